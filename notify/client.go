@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Errors of a Client, to be tested for with [errors.Is].
+var (
+	// ErrNotRunning: no daemon serves the file system. Its socket is missing, or
+	// nobody listens there any more.
+	ErrNotRunning = errors.New("scoutfs-notifyd is not running")
+
+	// ErrRefused: the daemon closed the connection before any record, because it
+	// has all the clients it will take or because of who the caller is. Its log
+	// says which.
+	ErrRefused = errors.New("scoutfs-notifyd refused the connection")
+
+	// ErrProtocol: what was received is not a stream of records.
+	ErrProtocol = errors.New("not a stream of records")
+)
+
+// Dialer holds options for connecting to the daemon. The zero value is ready
+// for use.
+type Dialer struct {
+	// RunDir is the directory of the daemons' sockets if it is not [RunDir].
+	RunDir string
+
+	// MaxRecords is how many records to take in one packet, 1 to [RingRecords];
+	// 0 means as many as there can be, which is the cheapest for both sides.
+	MaxRecords int
+}
+
+// Dial connects to the daemon with the default options. See [Dialer.DialContext].
+func Dial(target string) (*Client, error) {
+	return new(Dialer).DialContext(context.Background(), target)
+}
+
+// DialContext connects to the daemon that serves target: a directory of a
+// mounted ScoutFS, such as its mount point, or the path of the daemon's socket.
+// The context bounds finding the socket and connecting, not what follows.
+//
+// The error is [ErrNotRunning], [ErrRefused], [ErrNotScoutFS],
+// [os.ErrPermission] if the caller is not root, or the system's.
+func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error) {
+	// Looking up the file system opens it for a moment, in which it cannot be
+	// unmounted. A daemon that says what it serves makes that unnecessary.
+	if path, ok := d.served(target); ok {
+		c, err := d.connect(ctx, path)
+		if !errors.Is(err, ErrNotRunning) {
+			return c, err
+		}
+	}
+	path, err := d.lookup(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	return d.connect(ctx, path)
+}
+
+// connect connects to a socket and asks for batches.
+func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
+	req := Request{MaxRecords: uint32(d.MaxRecords)}
+	if d.MaxRecords == 0 {
+		req.MaxRecords = RingRecords
+	}
+	pkt, err := req.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", path, err)
+	}
+
+	conn, err := dial(ctx, path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("connect to %s: %w", path, ErrNotRunning)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", path, unwrapNet(err))
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetWriteDeadline(deadline)
+	}
+	if _, err := conn.Write(pkt); err != nil {
+		conn.Close()
+		if hungUp(err) {
+			err = ErrRefused
+		}
+		return nil, fmt.Errorf("send request to %s: %w", path, unwrapNet(err))
+	}
+	return newClient(conn), nil
+}
+
+// maxState is more than a daemon's state file has.
+const maxState = 1 << 20
+
+// served returns the socket of the one daemon whose state file names target as
+// its mount point. What a killed daemon has left can be out of date.
+func (d *Dialer) served(target string) (path string, ok bool) {
+	mount, err := filepath.Abs(target)
+	if err != nil {
+		return "", false
+	}
+	dirs, err := os.ReadDir(d.runDir())
+	if err != nil {
+		return "", false
+	}
+	for _, dir := range dirs {
+		f, err := os.Open(filepath.Join(d.runDir(), dir.Name(), "state.json"))
+		if err != nil {
+			continue
+		}
+		var state struct {
+			MountPoint string `json:"mount_point"`
+		}
+		err = json.NewDecoder(io.LimitReader(f, maxState)).Decode(&state)
+		f.Close()
+		if err != nil || state.MountPoint != mount {
+			continue
+		}
+		if ok {
+			return "", false // one of them is left over
+		}
+		path, ok = filepath.Join(d.runDir(), dir.Name(), SocketName), true
+	}
+	return path, ok
+}
+
+func (d *Dialer) runDir() string {
+	if d.RunDir == "" {
+		return RunDir
+	}
+	return d.RunDir
+}
+
+// lookup is SocketPath, which may wait for the cluster, for as long as the
+// context lasts.
+func (d *Dialer) lookup(ctx context.Context, target string) (string, error) {
+	type result struct {
+		path string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		path, err := d.SocketPath(target)
+		done <- result{path, err}
+	}()
+	select {
+	case r := <-done:
+		return r.path, r.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("find the socket for %s: %w", target, ctx.Err())
+	}
+}
+
+// dial connects to a socket. When so many wait to be accepted that one more
+// cannot, connect(2) would wait, but not on the kind of descriptor that net
+// uses; so this does.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	const retry = 10 * time.Millisecond
+	for {
+		var nd net.Dialer
+		conn, err := nd.DialContext(ctx, "unixpacket", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// SocketPath returns the path of the socket of the daemon that serves target. A
+// target that is a directory has its file system looked up, as [Statfs] does;
+// anything else is taken for the socket itself.
+func (d *Dialer) SocketPath(target string) (string, error) {
+	fi, err := os.Stat(target)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) && filepath.Base(target) == SocketName {
+			return target, nil
+		}
+		return "", err
+	}
+	if !fi.IsDir() {
+		return target, nil
+	}
+	m, err := Statfs(target)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(d.runDir(), m.FSID.String(), SocketName), nil
+}
+
+// Client receives a mount's records from the daemon.
+//
+// One goroutine may receive; Close, Lost and SetReadDeadline may be called from
+// others meanwhile.
+type Client struct {
+	conn  net.Conn
+	buf   []byte
+	recs  []Record // of the last packet
+	next  int      // first of recs that was not returned
+	gaps  Gaps
+	lost  atomic.Uint64 // copy of gaps' for other goroutines
+	reset bool          // the daemon left without reading what we had sent
+}
+
+func newClient(conn net.Conn) *Client {
+	return &Client{
+		conn: conn,
+		// A byte more than a packet may have shows one that is too long: the rest
+		// of it would be cut off silently.
+		buf:  make([]byte, RingRecords*RecordSize+1),
+		recs: make([]Record, 0, RingRecords),
+	}
+}
+
+// Next waits for a record and returns it. It does not allocate.
+//
+// The error is [io.EOF] when the stream ends: the file system was unmounted or
+// the daemon stopped. Other errors are [ErrRefused], [ErrProtocol],
+// [ErrClosed], and [os.ErrDeadlineExceeded], after which Next can be called
+// again.
+func (c *Client) Next() (Record, error) {
+	if c.next == len(c.recs) {
+		if err := c.fill(); err != nil {
+			return Record{}, err
+		}
+	}
+	r := c.recs[c.next]
+	if err := c.observe(&r); err != nil {
+		return Record{}, err
+	}
+	c.next++
+	return r, nil
+}
+
+// ReadBatch waits for records and returns all of one packet, or those that
+// Next has left of it. The slice is valid until the next call of ReadBatch or
+// Next. Errors are those of Next.
+func (c *Client) ReadBatch() ([]Record, error) {
+	if c.next == len(c.recs) {
+		if err := c.fill(); err != nil {
+			return nil, err
+		}
+	}
+	batch := c.recs[c.next:]
+	for i := range batch {
+		if err := c.observe(&batch[i]); err != nil {
+			return nil, err
+		}
+	}
+	c.next = len(c.recs)
+	return batch, nil
+}
+
+// Buffered returns how many records Next can return without waiting.
+func (c *Client) Buffered() int { return len(c.recs) - c.next }
+
+// Lost returns how many records are missing among those returned so far,
+// counted from the gaps in their numbers. What came before the first of them
+// does not count.
+func (c *Client) Lost() uint64 { return c.lost.Load() }
+
+// SetReadDeadline makes receiving fail with [os.ErrDeadlineExceeded] from t on;
+// the zero time means never. No record is lost by it.
+func (c *Client) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
+
+// Close ends the connection. A goroutine that waits in Next gets [ErrClosed].
+func (c *Client) Close() error { return c.conn.Close() }
+
+// observe counts what is missing before r.
+func (c *Client) observe(r *Record) error {
+	last := c.gaps.Last()
+	if _, ok := c.gaps.Observe(r.Seq); !ok {
+		return fmt.Errorf("receive records: %w: number %d came after %d", ErrProtocol, r.Seq, last)
+	}
+	c.lost.Store(c.gaps.Lost())
+	return nil
+}
+
+// fill receives one packet.
+func (c *Client) fill() error {
+	n, err := c.conn.Read(c.buf)
+	if errors.Is(err, syscall.ECONNRESET) {
+		// Told once, ahead of packets that were sent before. They are still there.
+		c.reset = true
+		n, err = c.conn.Read(c.buf)
+	}
+	if err == io.EOF {
+		if c.reset && c.gaps.Last() == 0 {
+			return fmt.Errorf("receive records: %w", ErrRefused)
+		}
+		return io.EOF
+	}
+	if err != nil {
+		return fmt.Errorf("receive records: %w", unwrapNet(err))
+	}
+	return c.accept(c.buf[:n])
+}
+
+// accept takes one packet's bytes.
+func (c *Client) accept(pkt []byte) error {
+	c.recs, c.next = c.recs[:0], 0
+	if len(pkt) > RingRecords*RecordSize {
+		return fmt.Errorf("receive records: %w: a packet of more than %d records", ErrProtocol, RingRecords)
+	}
+	recs, err := Decode(c.recs, pkt)
+	if err != nil {
+		return fmt.Errorf("receive records: %w: %w", ErrProtocol, err)
+	}
+	c.recs = recs
+	return nil
+}
+
+// hungUp tells whether sending failed because the other side has closed.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// unwrapNet takes off what net adds to an error: the operation and both
+// addresses, which ours names already.
+func unwrapNet(err error) error {
+	var oe *net.OpError
+	if errors.As(err, &oe) {
+		if errors.Is(oe.Err, net.ErrClosed) {
+			return ErrClosed
+		}
+		return oe.Err
+	}
+	return err
+}

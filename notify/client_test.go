@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package notify
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen makes a socket like the daemon's.
+func listen(t *testing.T) *net.UnixListener {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, SocketName), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// connectPair returns a client and the daemon's end of its connection.
+func connectPair(t *testing.T, d Dialer) (*Client, *net.UnixConn) {
+	t.Helper()
+	ln := listen(t)
+	c, err := d.DialContext(context.Background(), ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	conn, err := ln.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return c, conn
+}
+
+// takeRequest reads the client's request.
+func takeRequest(t *testing.T, conn net.Conn) Request {
+	t.Helper()
+	var b [64]byte
+	n, err := conn.Read(b[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Request
+	if err := r.UnmarshalBinary(b[:n]); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// records encodes one record for each number.
+func records(seqs ...uint64) []byte {
+	var b []byte
+	for _, s := range seqs {
+		r := Record{Seq: s, Ino: s * 10, Type: TypeOpen}
+		b, _ = r.AppendBinary(b)
+	}
+	return b
+}
+
+func send(t *testing.T, conn net.Conn, b []byte) {
+	t.Helper()
+	if _, err := conn.Write(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClientRequest(t *testing.T) {
+	for _, tt := range []struct{ ask, want int }{{0, RingRecords}, {1, 1}, {RingRecords, RingRecords}} {
+		_, conn := connectPair(t, Dialer{MaxRecords: tt.ask})
+		if got := takeRequest(t, conn); int(got.MaxRecords) != tt.want {
+			t.Errorf("MaxRecords %d asked for %d", tt.ask, got.MaxRecords)
+		}
+	}
+	for _, ask := range []int{-1, RingRecords + 1} {
+		d := Dialer{MaxRecords: ask}
+		if _, err := d.DialContext(context.Background(), listen(t).Addr().String()); !errors.Is(err, ErrRequest) {
+			t.Errorf("MaxRecords %d: %v", ask, err)
+		}
+	}
+}
+
+func TestClientNext(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	takeRequest(t, conn)
+	send(t, conn, records(7, 8))
+	send(t, conn, records(26))
+	conn.Close()
+	for _, want := range []struct {
+		seq, lost uint64
+		buffered  int
+	}{{7, 0, 1}, {8, 0, 0}, {26, 17, 0}} {
+		r, err := c.Next()
+		if err != nil || r.Seq != want.seq || r.Ino != want.seq*10 || c.Lost() != want.lost || c.Buffered() != want.buffered {
+			t.Errorf("got %+v, %v, lost %d, buffered %d, want %+v", r, err, c.Lost(), c.Buffered(), want)
+		}
+	}
+	for range 2 {
+		if r, err := c.Next(); err != io.EOF {
+			t.Errorf("at the end: %+v, %v", r, err)
+		}
+	}
+}
+
+func TestClientReadBatch(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	takeRequest(t, conn)
+	all := make([]uint64, RingRecords)
+	for i := range all {
+		all[i] = uint64(i) + 1
+	}
+	send(t, conn, records(all...))
+	send(t, conn, records(2000, 2002))
+	conn.Close()
+
+	if r, err := c.Next(); err != nil || r.Seq != 1 {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	batch, err := c.ReadBatch()
+	if err != nil || len(batch) != RingRecords-1 || batch[0].Seq != 2 || c.Lost() != 0 {
+		t.Fatalf("got %d records, %v, lost %d", len(batch), err, c.Lost())
+	}
+	batch, err = c.ReadBatch()
+	if err != nil || len(batch) != 2 || batch[1].Seq != 2002 || c.Lost() != 2000-1025+1 {
+		t.Fatalf("got %+v, %v, lost %d", batch, err, c.Lost())
+	}
+	if batch, err = c.ReadBatch(); err != io.EOF || batch != nil {
+		t.Errorf("at the end: %+v, %v", batch, err)
+	}
+}
+
+func TestClientProtocol(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		packets [][]byte
+		good    int
+	}{
+		{"part of a record", [][]byte{records(1), records(2)[:63]}, 1},
+		{"a byte", [][]byte{{1}}, 0},
+		{"too long", [][]byte{make([]byte, (RingRecords+1)*RecordSize)}, 0},
+		{"same number", [][]byte{records(1, 2, 2)}, 2},
+		{"lower number", [][]byte{records(5), records(4)}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, conn := connectPair(t, Dialer{})
+			takeRequest(t, conn)
+			for _, p := range tt.packets {
+				send(t, conn, p)
+			}
+			for range tt.good {
+				if r, err := c.Next(); err != nil {
+					t.Fatalf("got %+v, %v", r, err)
+				}
+			}
+			if r, err := c.Next(); !errors.Is(err, ErrProtocol) {
+				t.Errorf("got %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestClientRefused(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	conn.Close() // with the request unread
+	if r, err := c.Next(); !errors.Is(err, ErrRefused) {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestClientReset: a daemon that leaves the request unread, because it was
+// stopped just then, does not take back what it has sent.
+func TestClientReset(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	send(t, conn, records(1, 2))
+	send(t, conn, records(3))
+	conn.Close()
+	for seq := uint64(1); seq <= 3; seq++ {
+		if r, err := c.Next(); err != nil || r.Seq != seq {
+			t.Fatalf("got %+v, %v, want %d", r, err, seq)
+		}
+	}
+	if r, err := c.Next(); err != io.EOF {
+		t.Errorf("at the end: %+v, %v", r, err)
+	}
+}
+
+func TestClientDeadline(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	c.SetReadDeadline(time.Now().Add(-time.Second))
+	if r, err := c.Next(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	c.SetReadDeadline(time.Time{})
+	send(t, conn, records(1))
+	if r, err := c.Next(); err != nil || r.Seq != 1 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestClientClose(t *testing.T) {
+	c, _ := connectPair(t, Dialer{})
+	done := make(chan error)
+	go func() {
+		_, err := c.Next()
+		done <- err
+	}()
+	c.Close()
+	if err := <-done; !errors.Is(err, ErrClosed) {
+		t.Errorf("Next: %v", err)
+	}
+}
+
+func TestDialErrors(t *testing.T) {
+	ln := listen(t)
+	path := ln.Addr().String()
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, tt := range []struct {
+		name   string
+		ctx    context.Context
+		target string
+		want   error
+	}{
+		{"nobody listens", context.Background(), path, ErrNotRunning},
+		{"no socket", context.Background(), filepath.Join(filepath.Dir(path), "x", SocketName), ErrNotRunning},
+		{"no such mount", context.Background(), filepath.Join(filepath.Dir(path), "x"), os.ErrNotExist},
+		{"not ScoutFS", context.Background(), filepath.Dir(path), ErrNotScoutFS},
+		{"canceled", canceled, path, context.Canceled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if c, err := new(Dialer).DialContext(tt.ctx, tt.target); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, %v, want %v", c, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestDialBusyDaemon: who connects while many wait to be accepted waits too.
+func TestDialBusyDaemon(t *testing.T) {
+	path := filepath.Join(filepath.Dir(listen(t).Addr().String()), "busy")
+	ln, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(ln) })
+	if err := errors.Join(unix.Bind(ln, &unix.SockaddrUnix{Name: path}), unix.Listen(ln, 0)); err != nil {
+		t.Fatal(err)
+	}
+	waiting := 0
+	for ; ; waiting++ {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if c, err := new(Dialer).DialContext(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a deadline: %v, %v", c, err)
+	}
+
+	done := make(chan error)
+	go func() {
+		c, err := Dial(path)
+		if err == nil {
+			c.Close()
+		}
+		done <- err
+	}()
+	for range waiting + 1 {
+		fd, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClientAllocatesNothing(t *testing.T) {
+	c, conn := connectPair(t, Dialer{})
+	takeRequest(t, conn)
+	seq := uint64(0)
+	b := records(make([]uint64, 32)...)
+	if n := testing.AllocsPerRun(100, func() {
+		for i := 0; i < len(b); i += RecordSize {
+			seq++
+			binary.NativeEndian.PutUint64(b[i:], seq)
+		}
+		send(t, conn, b)
+		for range 32 {
+			if _, err := c.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for 32 records", n)
+	}
+}
+
+// FuzzClient takes the data for packets, cut by its first byte, and checks what
+// comes out of a Client against what went in.
+func FuzzClient(f *testing.F) {
+	f.Add(append([]byte{64}, records(1, 2, 3)...))
+	f.Add(append([]byte{128}, records(1, 2, 5, 9)...))
+	f.Add(append([]byte{128}, records(3, 2)...))
+	f.Add(append([]byte{63}, records(1, 2)...))
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) == 0 {
+			return
+		}
+		size, data := int(data[0]), data[1:]
+		if size == 0 {
+			size = RingRecords*RecordSize + RecordSize
+		}
+		c := newClient(nil)
+		var prev, lost uint64
+		first := true
+		for len(data) > 0 {
+			pkt := data[:min(size, len(data))]
+			data = data[len(pkt):]
+			err := c.accept(pkt)
+			bad := len(pkt)%RecordSize != 0 || len(pkt) > RingRecords*RecordSize
+			if bad != errors.Is(err, ErrProtocol) {
+				t.Fatalf("packet of %d bytes: %v", len(pkt), err)
+			}
+			if bad {
+				return
+			}
+			for i := 0; i < len(pkt); i += RecordSize {
+				seq := binary.NativeEndian.Uint64(pkt[i:])
+				r, err := c.Next()
+				if !first && seq <= prev {
+					if !errors.Is(err, ErrProtocol) {
+						t.Fatalf("%d after %d: %+v, %v", seq, prev, r, err)
+					}
+					return
+				}
+				if !first {
+					lost += seq - prev - 1
+				}
+				if err != nil || r.Seq != seq || c.Lost() != lost {
+					t.Fatalf("%d after %d: %+v, %v, lost %d", seq, prev, r, err, c.Lost())
+				}
+				prev, first = seq, false
+			}
+		}
+	})
+}

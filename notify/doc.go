@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package notify reads the access records of a mounted ScoutFS: which files
+// are opened and read on this node, by whom, as it happens.
+//
+// There are two ways to get them. A [Client] connects to scoutfs-notifyd, the
+// daemon that serves a mount to any number of consumers; that is what nearly
+// every program wants. A [Reader] attaches to the kernel itself. There is one
+// Reader for a mount, and the daemon usually has it.
+//
+// Both give [Record] values in the order in which the kernel made them.
+// Records are never waited for: when a reader falls behind, the kernel (or the
+// daemon, for one slow client) drops records and goes on, and the drop shows
+// as a gap in [Record.Seq]. A Client counts gaps; [Gaps] does it for others.
+//
+// The package needs Linux and no cgo.
+package notify

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package notify
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// superMagic is SCOUTFS_SUPER_MAGIC of ScoutFS's format.h, which statfs(2)
+// gives as the file system's type.
+const superMagic = 0x554f4353
+
+// Encoded ioctl numbers: direction, size and SCOUTFS_IOCTL_MAGIC (0xe8) are in
+// them, so that a command of another size with the same number never matches.
+const (
+	// IoctlReadNotify is SCOUTFS_IOC_READ_NOTIFY: _IOWR(0xe8, 25, 32 bytes).
+	IoctlReadNotify = 0xc020e819
+
+	// iocStatfsMore is SCOUTFS_IOC_STATFS_MORE: _IOR(0xe8, 10, 48 bytes).
+	iocStatfsMore = 0x8030e80a
+)
+
+// readNotifyArgs is struct scoutfs_ioctl_read_notify of the series'
+// notify_ioctl.h.
+type readNotifyArgs struct {
+	RecordsPtr uint64
+	RecordsNr  uint32
+	Flags      uint32
+	Dropped    uint64
+	Reserved   uint64
+}
+
+// statfsMore is struct scoutfs_ioctl_statfs_more of ScoutFS's ioctl.h.
+type statfsMore struct {
+	FSID               uint64
+	RID                uint64
+	CommittedSeq       uint64
+	TotalMetaBlocks    uint64
+	TotalDataBlocks    uint64
+	ReservedMetaBlocks uint64
+}
+
+// ioctl calls ioctl(2) again for as long as a signal interrupts it, and gives
+// its return value.
+func ioctl(fd int, cmd uintptr, arg unsafe.Pointer) (int, error) {
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(arg))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}

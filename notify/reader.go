@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of a Reader, to be tested for with [errors.Is].
+var (
+	// ErrNotSupported: the loaded ScoutFS module was built without the notify
+	// series.
+	ErrNotSupported = errors.New("the loaded ScoutFS module has no notify support")
+
+	// ErrBusy: another reader is attached to the mount.
+	ErrBusy = errors.New("another reader is attached")
+
+	// ErrUnmounted: the file system is unmounted and its last record drained.
+	ErrUnmounted = errors.New("file system is unmounted")
+
+	// ErrClosed: the Reader or Client was closed.
+	ErrClosed = os.ErrClosed
+)
+
+// Reader is the one reader of a mount's records in the kernel. It does not keep
+// the file system from being unmounted.
+//
+// Its methods may be called from several goroutines; concurrent drains take
+// turns.
+type Reader struct {
+	mount Mount
+
+	mu   sync.Mutex // guards what follows
+	fd   int        // -1 once closed
+	args readNotifyArgs
+	buf  []byte // see Drain
+}
+
+// Attach makes the caller the reader of the ScoutFS mounted at a directory.
+// Records are made from then on, until Close or the end of the process.
+//
+// The error is [ErrNotScoutFS], [ErrNotSupported], [ErrBusy],
+// [os.ErrPermission] without CAP_SYS_ADMIN in the initial user namespace, or
+// the system's. See [Statfs] for how long it can take.
+func Attach(dir string) (*Reader, error) {
+	mfd, mount, err := openMount(dir)
+	if err != nil {
+		return nil, err
+	}
+	// An open directory would keep the file system mounted.
+	defer unix.Close(mfd)
+
+	r := &Reader{mount: mount}
+	r.fd, err = ioctl(mfd, IoctlReadNotify, unsafe.Pointer(&r.args))
+	switch err {
+	case nil:
+		return r, nil
+	case unix.ENOTTY:
+		err = ErrNotSupported
+	case unix.EBUSY:
+		err = ErrBusy
+	}
+	return nil, fmt.Errorf("attach to %s: %w", dir, err)
+}
+
+// Mount says which mount the Reader is attached to.
+func (r *Reader) Mount() Mount { return r.mount }
+
+// Fd returns the descriptor to wait for records with: poll(2) gives POLLIN
+// while there are any and POLLHUP once the file system is unmounted. Each
+// poller that sleeps is woken for the first record after a drain, at the cost
+// of the process that reads the file; so prefer poll to epoll, whose
+// registration counts as a sleeper all the time, and wait a moment between
+// drains. The descriptor is the Reader's: do not close it. It is -1 after Close.
+func (r *Reader) Fd() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fd
+}
+
+// Drain moves the oldest records out of the kernel into buf and returns how
+// many there were, 0 if none wait. It never blocks for records and does not
+// allocate. buf should have room for [RingRecords] records, and must for one;
+// room beyond whole records is not used. [Decode] takes buf[:n*RecordSize].
+//
+// dropped is how many records the kernel has dropped since Attach because the
+// ring was full; it stays at the last known value when there is an error.
+//
+// The error is [ErrUnmounted] when the file system is unmounted and no record
+// is left, [ErrClosed] after Close, or the system's.
+func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
+	records := len(buf) / RecordSize
+	if records == 0 {
+		return 0, 0, fmt.Errorf("drain records: a buffer of %d bytes holds none", len(buf))
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd < 0 {
+		return 0, r.args.Dropped, fmt.Errorf("drain records: %w", ErrClosed)
+	}
+	// The kernel gets buf's address as a number. Holding buf in the Reader, which
+	// is in the heap, means that it is there too, where it does not move.
+	r.buf = buf
+	before := r.args.Dropped
+	r.args = readNotifyArgs{
+		RecordsPtr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.buf)))),
+		RecordsNr:  uint32(min(records, RingRecords)),
+	}
+	n, err = ioctl(r.fd, IoctlReadNotify, unsafe.Pointer(&r.args))
+	r.buf = nil
+	if err != nil {
+		// The kernel need not have set it.
+		r.args.Dropped = max(r.args.Dropped, before)
+		if err == unix.ENODEV {
+			err = ErrUnmounted
+		}
+		return 0, r.args.Dropped, fmt.Errorf("drain records: %w", err)
+	}
+	return n, r.args.Dropped, nil
+}
+
+// Close detaches the Reader; records that were not drained are gone. Closing it
+// again returns [ErrClosed].
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd < 0 {
+		return fmt.Errorf("close reader: %w", ErrClosed)
+	}
+	err := unix.Close(r.fd)
+	r.fd = -1
+	return err
+}

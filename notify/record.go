@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package notify
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// RecordSize is the size of one encoded record in bytes.
+	RecordSize = 64
+
+	// RingRecords is how many records a mount's ring in the kernel holds, and
+	// so the most that one drain or one packet can carry.
+	RingRecords = 1024
+)
+
+// ErrShortRecord is returned for encoded records whose length is not a
+// multiple of [RecordSize].
+var ErrShortRecord = errors.New("length is not a multiple of the 64-byte record")
+
+// Type says what a record is about.
+type Type uint16
+
+// The types that exist today. A program should pass over any other, which a
+// later kernel module may send.
+const (
+	// TypeOpen is the open of a regular file. Offset and Length are 0.
+	TypeOpen Type = 1
+
+	// TypeRead is a read that returned data, once for each system call, whatever
+	// its flavour: read, pread, readv, sendfile, splice. Page faults of mapped
+	// files are not reads.
+	TypeRead Type = 2
+)
+
+// String returns "open", "read", or "type" and the number, as in "type7".
+func (t Type) String() string {
+	switch t {
+	case TypeOpen:
+		return "open"
+	case TypeRead:
+		return "read"
+	}
+	return fmt.Sprintf("type%d", uint16(t))
+}
+
+// MarshalText gives what String does.
+func (t Type) MarshalText() ([]byte, error) {
+	return []byte(t.String()), nil
+}
+
+// Record is one access to a file. Its layout in memory is that of struct
+// scoutfs_notify_record in the kernel's notify_ioctl.h, and the json names of
+// its fields are the names there.
+type Record struct {
+	// Seq numbers the records of a mount: 1 for the first, one more for each
+	// access since, whether or not there was room to record it. It also advances
+	// by one when a reader attaches, so that contiguous numbers mean that
+	// nothing was missed, over a restart of the daemon too. It starts again at
+	// the next mount.
+	Seq uint64 `json:"seq"`
+
+	// TimeNS is when the record was made: nanoseconds since 1970-01-01 UTC by
+	// the kernel's CLOCK_REALTIME, which can be set back. See Time.
+	TimeNS uint64 `json:"time_ns"`
+
+	// Ino is the file's inode number.
+	Ino uint64 `json:"ino"`
+
+	// Offset is the first byte read.
+	Offset uint64 `json:"offset"`
+
+	// Length is how many bytes were read; never 0 for TypeRead.
+	Length uint64 `json:"length"`
+
+	// PID is the process (thread group) in the initial PID namespace.
+	PID uint32 `json:"pid"`
+
+	// TID is the thread in the initial PID namespace.
+	TID uint32 `json:"tid"`
+
+	// UID is the file system user in the initial user namespace: the user on
+	// whose behalf the access was made, so for a file server its client's.
+	UID uint32 `json:"uid"`
+
+	// GID is the file system group in the initial user namespace.
+	GID uint32 `json:"gid"`
+
+	// OpenFlags are the open(2) flags of the open file: with O_CREAT and
+	// O_TRUNC for TypeOpen, and as they are at the time for TypeRead.
+	OpenFlags uint32 `json:"open_flags"`
+
+	// Type says whether it was an open or a read.
+	Type Type `json:"type"`
+
+	// Flags is 0 for now.
+	Flags uint16 `json:"flags"`
+}
+
+// Time returns TimeNS as a time in UTC.
+func (r *Record) Time() time.Time {
+	const second = uint64(time.Second)
+	return time.Unix(int64(r.TimeNS/second), int64(r.TimeNS%second)).UTC()
+}
+
+// AppendBinary appends the record's 64 bytes to b. The error is always nil.
+func (r *Record) AppendBinary(b []byte) ([]byte, error) {
+	ne := binary.NativeEndian
+	b = ne.AppendUint64(b, r.Seq)
+	b = ne.AppendUint64(b, r.TimeNS)
+	b = ne.AppendUint64(b, r.Ino)
+	b = ne.AppendUint64(b, r.Offset)
+	b = ne.AppendUint64(b, r.Length)
+	b = ne.AppendUint32(b, r.PID)
+	b = ne.AppendUint32(b, r.TID)
+	b = ne.AppendUint32(b, r.UID)
+	b = ne.AppendUint32(b, r.GID)
+	b = ne.AppendUint32(b, r.OpenFlags)
+	b = ne.AppendUint16(b, uint16(r.Type))
+	b = ne.AppendUint16(b, r.Flags)
+	return b, nil
+}
+
+// MarshalBinary returns the record's 64 bytes. The error is always nil.
+func (r *Record) MarshalBinary() ([]byte, error) {
+	return r.AppendBinary(make([]byte, 0, RecordSize))
+}
+
+// UnmarshalBinary sets the record from b, which must be exactly [RecordSize]
+// bytes or the error is [ErrShortRecord]. Any 64 bytes are a record: types and
+// flags that this package does not know are kept.
+//
+// The kernel writes records in the byte order of the machine, and nothing
+// carries them to another one.
+func (r *Record) UnmarshalBinary(b []byte) error {
+	if len(b) != RecordSize {
+		return fmt.Errorf("decode record: %d bytes: %w", len(b), ErrShortRecord)
+	}
+	r.decode(b)
+	return nil
+}
+
+func (r *Record) decode(b []byte) {
+	_ = b[RecordSize-1]
+	ne := binary.NativeEndian
+	r.Seq = ne.Uint64(b[0:])
+	r.TimeNS = ne.Uint64(b[8:])
+	r.Ino = ne.Uint64(b[16:])
+	r.Offset = ne.Uint64(b[24:])
+	r.Length = ne.Uint64(b[32:])
+	r.PID = ne.Uint32(b[40:])
+	r.TID = ne.Uint32(b[44:])
+	r.UID = ne.Uint32(b[48:])
+	r.GID = ne.Uint32(b[52:])
+	r.OpenFlags = ne.Uint32(b[56:])
+	r.Type = Type(ne.Uint16(b[60:]))
+	r.Flags = ne.Uint16(b[62:])
+}
+
+// Decode appends the records in b to dst and returns the result. It does not
+// allocate when dst has the room: pass dst[:0] to use a slice again. The length
+// of b must be a multiple of [RecordSize], or the error is [ErrShortRecord] and
+// dst comes back as it was.
+func Decode(dst []Record, b []byte) ([]Record, error) {
+	if len(b)%RecordSize != 0 {
+		return dst, fmt.Errorf("decode records: %d bytes: %w", len(b), ErrShortRecord)
+	}
+	for ; len(b) > 0; b = b[RecordSize:] {
+		var r Record
+		r.decode(b)
+		dst = append(dst, r)
+	}
+	return dst, nil
+}
