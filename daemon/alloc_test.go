@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// rounds makes a relay with clients and returns a function that takes it
+// through a whole round for n records: poll, drain, broadcast, and each client
+// reading what it gets.
+func rounds(tb testing.TB, perPacket []int, n int) func() {
+	tb.Helper()
+	r, ring := newTestRelay(tb)
+	var conns []*net.UnixConn
+	for _, size := range perPacket {
+		conn := connectTo(tb, r)
+		if _, err := conn.Write(packet(notify.RequestVersion, uint32(size))); err != nil {
+			tb.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	for range 2 {
+		if _, err := r.poll(time.Now(), false); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if len(r.clients) != len(perPacket) {
+		tb.Fatalf("%d clients", len(r.clients))
+	}
+	fds := make([]int, len(conns))
+	for i, c := range conns {
+		f, err := c.File()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { f.Close() })
+		fds[i] = int(f.Fd())
+	}
+	buf := make([]byte, notify.RingRecords*notify.RecordSize)
+	return func() {
+		ring.emit(n)
+		ready, err := r.poll(time.Time{}, true)
+		if err != nil || !ready.source {
+			tb.Fatalf("poll: %+v, %v", ready, err)
+		}
+		if got, err := r.drain(); err != nil || got != n {
+			tb.Fatalf("drained %d records, %v", got, err)
+		}
+		if _, err := r.poll(time.Now(), false); err != nil {
+			tb.Fatal(err)
+		}
+		r.pub.dirty = false
+		for _, fd := range fds {
+			for left := n; left > 0; {
+				got, err := unix.Read(fd, buf)
+				if err != nil {
+					tb.Fatal(err)
+				}
+				left -= got / notify.RecordSize
+			}
+		}
+	}
+}
+
+// TestNoAllocation: a round makes no garbage, however many records and clients
+// there are.
+func TestNoAllocation(t *testing.T) {
+	for _, n := range []int{1, 100, notify.RingRecords} {
+		for _, perPacket := range [][]int{{}, {1}, {1, 16, notify.RingRecords}} {
+			t.Run(fmt.Sprintf("%d records to %v", n, perPacket), func(t *testing.T) {
+				if allocs := testing.AllocsPerRun(20, rounds(t, perPacket, n)); allocs != 0 {
+					t.Errorf("%v allocations a round", allocs)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRelay measures a round for a full ring, the clients' reading
+// included.
+func BenchmarkRelay(b *testing.B) {
+	for _, perPacket := range [][]int{
+		{1}, {16}, {notify.RingRecords},
+		{notify.RingRecords, notify.RingRecords, notify.RingRecords, notify.RingRecords},
+	} {
+		b.Run(fmt.Sprint(perPacket), func(b *testing.B) {
+			round := rounds(b, perPacket, notify.RingRecords)
+			b.ReportAllocs()
+			for b.Loop() {
+				round()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/notify.RingRecords, "ns/record")
+		})
+	}
+}

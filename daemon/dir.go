@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// ErrServed is returned when another daemon serves the file system, at this or
+// at another mount point of it.
+var ErrServed = errors.New("another scoutfs-notifyd serves this file system")
+
+// LockName is the name of the file in the file system's directory that the
+// daemon holds locked, with flock(2). It is a file of its own because anyone may
+// lock what anyone may open, such as the directory.
+const LockName = "notify.lock"
+
+// dirMode lets monitoring in to the state and metrics. The socket has a mode of
+// its own.
+const dirMode = os.FileMode(0o755)
+
+// runDir is the directory of one file system, held by this process alone.
+type runDir struct {
+	dir  string
+	lock *os.File
+}
+
+func (d *runDir) path(name string) string { return filepath.Join(d.dir, name) }
+
+// claimDir makes the file system's directory if need be and locks it. The lock
+// makes a daemon that is being replaced, dead or alive, a matter of fact rather
+// than of timing.
+func claimDir(parent string, fsid notify.ID) (*runDir, error) {
+	d := &runDir{dir: filepath.Join(parent, fsid.String())}
+	for _, dir := range []string{parent, d.dir} {
+		if err := makeDir(dir); err != nil {
+			return nil, err
+		}
+	}
+
+	lock, err := lockFile(d.path(LockName))
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock %s: %w: %s", d.path(LockName), ErrServed, d.holder())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock run directory: %w", err)
+	}
+	d.lock = lock
+	return d, nil
+}
+
+// release gives the directory up. It stays, as does whatever was not ours.
+func (d *runDir) release() {
+	// Removed while locked; see lockFile for one who waits at its door.
+	os.Remove(d.lock.Name())
+	d.lock.Close()
+}
+
+// holder says who serves the file system, as far as its state tells.
+func (d *runDir) holder() string {
+	st, err := ReadState(d.path(StateName))
+	if err != nil {
+		return "it is starting or stopping"
+	}
+	return fmt.Sprintf("process %d at mount point %s", st.PID, st.MountPoint)
+}
+
+// makeDir makes a directory, or takes one that nobody else can put files in.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, dirMode)
+	if err == nil {
+		// Whatever the umask.
+		err = os.Chmod(dir, dirMode)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("check run directory: %w", err)
+	}
+	if !fi.IsDir() {
+		return fmt.Errorf("check run directory %s: %w", dir, unix.ENOTDIR)
+	}
+	owner := fi.Sys().(*syscall.Stat_t).Uid
+	if owner != uint32(os.Geteuid()) || fi.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("check run directory %s: owned by uid %d with mode %#o: others could replace the socket: %w",
+			dir, owner, fi.Mode().Perm(), os.ErrPermission)
+	}
+	return nil
+}
+
+// lockFile makes and locks a file, without waiting: EWOULDBLOCK means that it
+// is locked.
+func lockFile(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		ok, err := takeLock(f)
+		if ok {
+			return f, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// takeLock locks an open file, unless the last holder has removed it since.
+func takeLock(f *os.File) (ok bool, err error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return false, err
+	}
+	ours, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Lstat(f.Name())
+	return err == nil && os.SameFile(ours, there), nil
+}
+
+// replaceFile writes a file for all to read, such that they see either its old
+// or its new content.
+func (d *runDir) replaceFile(name string, content []byte) error {
+	tmp := d.path("." + name + ".new")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, d.path(name))
+	}
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// removeFile undoes replaceFile.
+func (d *runDir) removeFile(name string) {
+	os.Remove(d.path("." + name + ".new"))
+	os.Remove(d.path(name))
+}

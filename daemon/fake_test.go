@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+var testMount = notify.Mount{FSID: 0x0123456789abcdef, RID: 0xfedcba9876543210}
+
+// fakeRing does what the kernel's ring and its descriptor do, as far as the
+// relay can tell. The descriptor is a pipe's, with a byte in it while the ring
+// is not empty, and hung up by unmount.
+type fakeRing struct {
+	mu      sync.Mutex
+	cond    sync.Cond // signalled by Drain
+	r, w    int       // -1 once closed
+	recs    []notify.Record
+	seq     uint64
+	dropped uint64
+	settled bool // the last drain found nothing
+	gone    bool
+	failure error   // for Drain to return
+	token   [1]byte // for the pipe
+}
+
+func makeFakeRing() (*fakeRing, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	f := &fakeRing{r: p[0], w: p[1], recs: make([]notify.Record, 0, notify.RingRecords)}
+	f.cond.L = &f.mu
+	return f, nil
+}
+
+func newFakeRing(t testing.TB) *fakeRing {
+	t.Helper()
+	f, err := makeFakeRing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.w >= 0 {
+			unix.Close(f.w)
+		}
+		if f.r >= 0 {
+			unix.Close(f.r)
+		}
+	})
+	return f
+}
+
+// record is what the fake ring holds for a sequence number.
+func record(seq uint64) notify.Record {
+	return notify.Record{
+		Seq: seq, TimeNS: 1e18 + seq, Ino: seq * 3, Offset: seq << 12, Length: 4096,
+		PID: uint32(seq), TID: uint32(seq + 1), UID: 1000, GID: 100, OpenFlags: unix.O_RDONLY, Type: notify.TypeRead,
+	}
+}
+
+// emit records n accesses, or drops those that the ring has no room for.
+func (f *fakeRing) emit(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.emitLocked(n)
+}
+
+func (f *fakeRing) emitLocked(n int) {
+	f.settled = false
+	for range n {
+		f.seq++
+		if len(f.recs) == notify.RingRecords {
+			f.dropped++
+			continue
+		}
+		if len(f.recs) == 0 {
+			unix.Write(f.w, f.token[:])
+		}
+		f.recs = append(f.recs, record(f.seq))
+	}
+}
+
+// emitAll records n accesses, waiting for room.
+func (f *fakeRing) emitAll(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n > 0 {
+		for len(f.recs) == notify.RingRecords {
+			f.cond.Wait()
+		}
+		now := min(n, notify.RingRecords-len(f.recs))
+		f.emitLocked(now)
+		n -= now
+	}
+}
+
+// settle waits until everything recorded is drained and the relay has seen that
+// there is no more, which it does after it has sent it all.
+func (f *fakeRing) settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !f.settled && f.r >= 0 {
+		f.cond.Wait()
+	}
+}
+
+// fail makes the next drain fail.
+func (f *fakeRing) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failure = err
+	if len(f.recs) == 0 {
+		unix.Write(f.w, f.token[:])
+	}
+}
+
+func (f *fakeRing) unmount() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = true
+	unix.Close(f.w)
+	f.w = -1
+}
+
+func (f *fakeRing) closed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.r < 0
+}
+
+func (f *fakeRing) Mount() notify.Mount { return testMount }
+
+func (f *fakeRing) Fd() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.r
+}
+
+func (f *fakeRing) Drain(buf []byte) (int, uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer f.cond.Broadcast()
+	if f.r < 0 {
+		return 0, f.dropped, notify.ErrClosed
+	}
+	if f.failure != nil {
+		return 0, f.dropped, f.failure
+	}
+	if len(f.recs) == 0 && f.gone {
+		return 0, f.dropped, notify.ErrUnmounted
+	}
+	f.settled = len(f.recs) == 0
+	n := min(len(f.recs), len(buf)/notify.RecordSize)
+	b := buf[:0]
+	for i := range n {
+		b, _ = f.recs[i].AppendBinary(b)
+	}
+	f.recs = slices.Delete(f.recs, 0, n)
+	if n > 0 && len(f.recs) == 0 {
+		unix.Read(f.r, f.token[:])
+	}
+	return n, f.dropped, nil
+}
+
+func (f *fakeRing) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer f.cond.Broadcast()
+	if f.r < 0 {
+		return notify.ErrClosed
+	}
+	unix.Close(f.r)
+	f.r = -1
+	return nil
+}
+
+// fakeSystem gives out one ring.
+type fakeSystem struct {
+	ring      *fakeRing
+	statfsErr error
+	attachErr error
+}
+
+func (s *fakeSystem) Statfs(string) (notify.Mount, error) { return testMount, s.statfsErr }
+
+func (s *fakeSystem) Attach(string) (source, error) {
+	if s.attachErr != nil {
+		return nil, s.attachErr
+	}
+	return s.ring, nil
+}
+
+// logs keeps log lines for tests to wait for.
+type logs struct {
+	mu    sync.Mutex
+	cond  sync.Cond
+	lines []string
+	ended bool
+}
+
+func newLogs() *logs {
+	l := new(logs)
+	l.cond.L = &l.mu
+	return l
+}
+
+func (l *logs) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(b))
+	l.cond.Broadcast()
+	return len(b), nil
+}
+
+func (l *logs) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.cond.Broadcast()
+}
+
+// await returns the first line that has all parts; "" if there will be none.
+func (l *logs) await(parts ...string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := 0; ; i++ {
+		for i == len(l.lines) {
+			if l.ended {
+				return ""
+			}
+			l.cond.Wait()
+		}
+		if hasAll(l.lines[i], parts) {
+			return l.lines[i]
+		}
+	}
+}
+
+func (l *logs) count(parts ...string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, line := range l.lines {
+		if hasAll(line, parts) {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "")
+}
+
+func hasAll(s string, parts []string) bool {
+	for _, p := range parts {
+		if !strings.Contains(s, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// daemon is one that runs in the test's process, on a fake ring.
+type testDaemon struct {
+	t      testing.TB
+	ring   *fakeRing
+	log    *logs
+	dir    string // the file system's run directory
+	stop   context.CancelFunc
+	done   chan struct{}
+	err    error // once done is closed
+	config Config
+}
+
+// testConfig returns a configuration for a test, with files that are up to date
+// soon.
+func testConfig(t testing.TB) Config {
+	t.Helper()
+	needCapability(t)
+	cfg := DefaultConfig()
+	cfg.MountPoint = "/mnt/scoutfs"
+	// t.TempDir has the test's name in it, which may be too long for a socket.
+	dir, err := os.MkdirTemp("", "notifyd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	cfg.RunDir = dir
+	cfg.Interval = time.Millisecond
+	cfg.Version = "test"
+	return cfg
+}
+
+// needCapability skips a test that cannot run without CAP_NET_ADMIN.
+func needCapability(t testing.TB) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := setSendBuffer(fd, DefaultSendBuffer); err != nil {
+		t.Skipf("skipped: run it as root: %v", err)
+	}
+}
+
+// startDaemon starts a daemon that is stopped at the end of the test, and waits
+// until it serves.
+func startDaemon(t testing.TB, cfg Config) *testDaemon {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	d := &testDaemon{
+		t: t, ring: newFakeRing(t), log: newLogs(), stop: stop, done: make(chan struct{}),
+		dir: filepath.Join(cfg.RunDir, testMount.FSID.String()),
+	}
+	cfg.Logger = d.log.logger()
+	d.config = cfg
+	go func() {
+		d.err = run(ctx, cfg, &fakeSystem{ring: d.ring})
+		d.log.end()
+		close(d.done)
+	}()
+	// What a test waits for in vain ends with the daemon.
+	patience := time.AfterFunc(time.Minute, stop)
+	t.Cleanup(func() {
+		patience.Stop()
+		stop()
+		<-d.done
+		if t.Failed() {
+			t.Logf("log of the daemon:\n%v", d.log)
+		}
+	})
+	if d.log.await("msg=serving") == "" {
+		t.Fatalf("daemon ended: %v", d.err)
+	}
+	return d
+}
+
+func (d *testDaemon) socket() string { return filepath.Join(d.dir, notify.SocketName) }
+
+// wait waits for the daemon's end.
+func (d *testDaemon) wait() error {
+	<-d.done
+	return d.err
+}
+
+// dial connects a client and waits until the daemon has taken it in.
+func (d *testDaemon) dial(maxRecords int) *notify.Client {
+	d.t.Helper()
+	dialer := notify.Dialer{MaxRecords: maxRecords}
+	before := d.log.count("client connects")
+	c, err := dialer.DialContext(context.Background(), d.socket())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	d.awaitCount(before+1, "client connects")
+	return c
+}
+
+// rawDial connects a client that sends nothing and waits until the daemon has
+// taken it in.
+func (d *testDaemon) rawDial() *net.UnixConn {
+	d.t.Helper()
+	before := d.log.count("client connects")
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: d.socket(), Net: "unixpacket"})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	d.awaitCount(before+1, "client connects")
+	return c
+}
+
+// awaitCount waits for n log lines with all parts.
+func (d *testDaemon) awaitCount(n int, parts ...string) {
+	d.t.Helper()
+	d.log.mu.Lock()
+	defer d.log.mu.Unlock()
+	for i := 0; n > 0; i++ {
+		for i == len(d.log.lines) {
+			if d.log.ended {
+				d.t.Fatalf("daemon ended before it logged %q", parts)
+			}
+			d.log.cond.Wait()
+		}
+		if hasAll(d.log.lines[i], parts) {
+			n--
+		}
+	}
+}
+
+// expect receives records first to last and nothing else.
+func expect(c *notify.Client, first, last uint64) error {
+	for seq := first; seq <= last; seq++ {
+		r, err := c.Next()
+		if err != nil {
+			return fmt.Errorf("record %d: %w", seq, err)
+		}
+		if r != record(seq) {
+			return fmt.Errorf("record %d: got %+v", seq, r)
+		}
+	}
+	return nil
+}
+
+// expectEOF receives the end of the stream.
+func expectEOF(c *notify.Client) error {
+	if r, err := c.Next(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("expected the end of the stream, got %+v, %v", r, err)
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// FuzzReceive sends packets over a socket, each led by its length in a byte, of
+// which the highest bit says to send a descriptor along. One good request is
+// all that a client may say.
+func FuzzReceive(f *testing.F) {
+	good := packet(notify.RequestVersion, 7)
+	f.Add(append([]byte{8}, good...))
+	f.Add(append(append([]byte{8}, good...), append([]byte{8}, good...)...))
+	f.Add(append([]byte{8 | 0x80}, good...))
+	f.Add(append([]byte{9}, append(good, 0)...))
+	f.Add(append([]byte{100}, make([]byte, 100)...))
+	f.Add([]byte{0})
+	f.Add([]byte{3, 1, 2, 3})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sv, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(sv[0])
+		defer unix.Close(sv[1])
+		c := &client{fd: sv[0], perPacket: 1}
+		for len(data) > 0 {
+			n, rights := int(data[0]&0x7f), data[0]&0x80 != 0
+			data = data[1:]
+			pkt := data[:min(n, len(data))]
+			data = data[len(pkt):]
+
+			var oob []byte
+			if rights {
+				oob = unix.UnixRights(sv[1])
+			}
+			if err := unix.Sendmsg(sv[1], pkt, oob, nil, unix.MSG_DONTWAIT); err != nil {
+				t.Fatal(err)
+			}
+			var req notify.Request
+			allowed := req.UnmarshalBinary(pkt) == nil && !rights && !c.asked
+			err := c.receive()
+			if allowed != (err == nil) || !allowed && !errors.Is(err, notify.ErrRequest) {
+				t.Fatalf("packet %x, descriptor %v: %v", pkt, rights, err)
+			}
+			if !allowed {
+				return
+			}
+			if c.perPacket != int(req.MaxRecords) {
+				t.Fatalf("packet %x asked for %d records, not %d", pkt, req.MaxRecords, c.perPacket)
+			}
+		}
+		if err := c.receive(); err != nil {
+			t.Fatalf("with nothing to receive: %v", err)
+		}
+		unix.Shutdown(sv[1], unix.SHUT_WR)
+		if err := c.receive(); err != errHalfClosed {
+			t.Fatalf("half-closed: %v", err)
+		}
+	})
+}

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+func packet(words ...uint32) []byte {
+	var b []byte
+	for _, w := range words {
+		b = binary.NativeEndian.AppendUint32(b, w)
+	}
+	return b
+}
+
+// descriptors returns how many sockets and pipes this process has open. Files
+// do not count: the daemon may be writing its state just then.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && (strings.HasPrefix(to, "socket:") || strings.HasPrefix(to, "pipe:")) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestProtocolViolations: whatever a client sends but one good request ends its
+// connection, and concerns nobody else.
+func TestProtocolViolations(t *testing.T) {
+	good := packet(notify.RequestVersion, 1)
+	for _, tt := range []struct {
+		name    string
+		packets [][]byte
+		rights  bool // send a descriptor with the last
+		reason  string
+	}{
+		{"empty", [][]byte{{}}, false, "0 bytes, not 8"},
+		{"a byte", [][]byte{{1}}, false, "1 bytes, not 8"},
+		{"a byte less", [][]byte{good[:7]}, false, "7 bytes, not 8"},
+		{"a byte more", [][]byte{append(bytes.Clone(good), 0)}, false, "9 bytes, not 8"},
+		{"two bytes more", [][]byte{append(bytes.Clone(good), 0, 0)}, false, "more than 8 bytes"},
+		{"a megabyte", [][]byte{make([]byte, 1<<20)}, false, "more than 8 bytes"},
+		{"version", [][]byte{packet(2, 1)}, false, "version 2"},
+		{"no records", [][]byte{packet(1, 0)}, false, "0 records"},
+		{"too many records", [][]byte{packet(1, 1025)}, false, "1025 records"},
+		{"twice", [][]byte{good, good}, false, "there was one before"},
+		{"empty afterwards", [][]byte{good, {}}, false, "0 bytes, not 8"},
+		{"descriptor", [][]byte{good}, true, "file descriptors"},
+		{"descriptor with rubbish", [][]byte{{1, 2, 3}}, true, "file descriptors"},
+		{"descriptor afterwards", [][]byte{good, {0}}, true, "file descriptors"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := startDaemon(t, testConfig(t))
+			other := d.dial(0)
+			before := descriptors(t)
+
+			conn := d.rawDial()
+			if err := conn.SetWriteBuffer(4 << 20); err != nil {
+				t.Fatal(err)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			for i, p := range tt.packets {
+				var oob []byte
+				if tt.rights && i == len(tt.packets)-1 {
+					oob = unix.UnixRights(int(w.Fd()))
+				}
+				if _, _, err := conn.WriteMsgUnix(p, oob, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Close()
+
+			if d.log.await("breaks the protocol", tt.reason) == "" {
+				t.Error("no log line")
+			}
+			// The daemon, which is this process, was the last that could have it open.
+			if n, err := r.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the pipe is still open: %d, %v", n, err)
+			}
+			if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the connection goes on: %d, %v", n, err)
+			}
+			conn.Close()
+			r.Close()
+
+			d.ring.emit(10)
+			if err := expect(other, 1, 10); err != nil {
+				t.Errorf("another client: %v", err)
+			}
+			d.ring.settle()
+			if after := descriptors(t); after != before {
+				t.Errorf("%d descriptors before, %d after", before, after)
+			}
+		})
+	}
+}
+
+// newTestRelay makes a relay that does not run: the test takes its steps.
+func newTestRelay(t testing.TB) (*relay, *fakeRing) {
+	t.Helper()
+	cfg := testConfig(t)
+	log := newLogs()
+	cfg.Logger = log.logger()
+	dir, err := claimDir(cfg.RunDir, testMount.FSID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dir.release)
+	ln, err := listen(dir.path(notify.SocketName), cfg.SendBuffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := newFakeRing(t)
+	r, err := newRelay(&cfg, ring, dir, ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	return r, ring
+}
+
+// connectTo connects a client to a relay that does not run.
+func connectTo(t testing.TB, r *relay) *net.UnixConn {
+	t.Helper()
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.ln.path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// TestNoSpin: states of a client that last do not keep the relay busy.
+func TestNoSpin(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		do      func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn)
+		clients int
+	}{
+		{"silent", func(*testing.T, *relay, *fakeRing, *net.UnixConn) {}, 1},
+		{"half-closed", func(t *testing.T, _ *relay, _ *fakeRing, conn *net.UnixConn) {
+			conn.CloseWrite()
+		}, 1},
+		{"half-closed after a request", func(t *testing.T, _ *relay, _ *fakeRing, conn *net.UnixConn) {
+			conn.Write(packet(1, 10))
+			conn.CloseWrite()
+		}, 1},
+		{"closed", func(t *testing.T, _ *relay, _ *fakeRing, conn *net.UnixConn) {
+			conn.Close()
+		}, 0},
+		{"closed with a packet unread", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
+			ring.emit(1)
+			r.drain()
+			conn.Close()
+		}, 0},
+		{"behind", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
+			for len(r.clients) == 0 || !r.clients[0].behind.on {
+				ring.emit(notify.RingRecords)
+				r.drain()
+			}
+		}, 1},
+		{"caught up", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
+			for len(r.clients) == 0 || !r.clients[0].behind.on {
+				ring.emit(notify.RingRecords)
+				r.drain()
+			}
+			readAll(t, conn, r.clients[0].records)
+		}, 1},
+		{"behind and half-closed", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
+			conn.CloseWrite()
+			for len(r.clients) == 0 || !r.clients[0].behind.on {
+				ring.emit(notify.RingRecords)
+				r.drain()
+			}
+		}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, ring := newTestRelay(t)
+			conn := connectTo(t, r)
+			tt.do(t, r, ring, conn)
+			// To accept, to take a packet, to see that there will be no more, and to
+			// have nothing left to do.
+			for range 4 {
+				if _, err := r.poll(time.Now(), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(r.clients) != tt.clients {
+				t.Errorf("%d clients, want %d", len(r.clients), tt.clients)
+			}
+			for _, fd := range r.pollfds {
+				if fd.Revents != 0 {
+					t.Errorf("poll finds %+v time and again", fd)
+				}
+			}
+		})
+	}
+}
+
+// readAll reads n one-record packets.
+func readAll(t *testing.T, conn *net.UnixConn, n uint64) {
+	t.Helper()
+	var b [2 * notify.RecordSize]byte
+	for ; n > 0; n-- {
+		if got, err := conn.Read(b[:]); err != nil || got != notify.RecordSize {
+			t.Fatalf("%d records before the last: %d bytes, %v", n, got, err)
+		}
+	}
+}
+
+// TestUnreadPacket: something a client has sent, and nobody will read, does not
+// keep it from what it has been sent.
+func TestUnreadPacket(t *testing.T) {
+	r, ring := newTestRelay(t)
+	conn := connectTo(t, r)
+	ring.emit(10)
+	r.drain()
+	for range 3 {
+		if _, err := conn.Write(packet(notify.RequestVersion, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.close()
+	readAll(t, conn, 10)
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+}
+
+// TestPublishing: state is written when there is news, and at no other time.
+func TestPublishing(t *testing.T) {
+	r, ring := newTestRelay(t)
+	if err := r.pub.start(r); err != nil {
+		t.Fatal(err)
+	}
+	if next := r.pub.next(); !next.IsZero() {
+		t.Errorf("without news it is due at %v", next)
+	}
+	ring.emit(10)
+	r.drain()
+	due := r.pub.next()
+	if due.IsZero() {
+		t.Fatal("with news it is never due")
+	}
+	for _, tt := range []struct {
+		name string
+		now  time.Time
+		want uint64
+	}{{"early", due.Add(-1), 0}, {"due", due, 10}} {
+		r.pub.tick(r, tt.now)
+		st, err := ReadState(r.dir.path(StateName))
+		if err != nil || st.Records != tt.want {
+			t.Errorf("%s: state %+v, %v", tt.name, st, err)
+		}
+	}
+	if next := r.pub.next(); !next.IsZero() {
+		t.Errorf("after that it is due at %v", next)
+	}
+
+	// What fails is tried again.
+	ring.emit(10)
+	r.drain()
+	dir := r.dir.dir
+	r.dir.dir += "-gone"
+	r.pub.tick(r, r.pub.next())
+	r.dir.dir = dir
+	if next := r.pub.next(); next.IsZero() {
+		t.Fatal("after a failure it is never due")
+	}
+	r.pub.tick(r, r.pub.next())
+	if st, err := ReadState(r.dir.path(StateName)); err != nil || st.Records != 20 {
+		t.Errorf("after a failure: state %+v, %v", st, err)
+	}
+}
+
+// TestHalfClose: a client that will not send more still gets records.
+func TestHalfClose(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	conn := d.rawDial()
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	d.ring.emit(3)
+	var b [2 * notify.RecordSize]byte
+	for seq := uint64(1); seq <= 3; seq++ {
+		n, err := conn.Read(b[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r notify.Record
+		if err := r.UnmarshalBinary(b[:n]); err != nil || r != record(seq) {
+			t.Errorf("got %+v, %v, want number %d", r, err, seq)
+		}
+	}
+}
+
+// TestSlowClient: a client that does not read loses what does not fit in its
+// queue, sees it as a gap, and is the only one; and it is logged once from its
+// start to its end.
+func TestSlowClient(t *testing.T) {
+	for _, perPacket := range []int{1, notify.RingRecords} {
+		t.Run(fmt.Sprint(perPacket), func(t *testing.T) {
+			const records = 30_000
+			cfg := testConfig(t)
+			cfg.SendBuffer = MinSendBuffer
+			d := startDaemon(t, cfg)
+			slow := d.dial(perPacket)
+
+			healthy := d.dial(0)
+			if err := lockstep(d.ring, healthy, records); err != nil {
+				t.Fatal(err)
+			}
+			if healthy.Lost() != 0 {
+				t.Errorf("another client lost %d records", healthy.Lost())
+			}
+			if d.log.count("client is behind") != 1 || d.log.count("has caught up") != 0 {
+				t.Error("one episode should have begun, and none ended")
+			}
+
+			got := uint64(0)
+			done := make(chan error)
+			go func() {
+				for {
+					r, err := slow.Next()
+					if err == nil {
+						got++
+					}
+					if err != nil || r.Seq == records+1 {
+						done <- err
+						return
+					}
+				}
+			}()
+			if d.log.await("client has caught up") == "" {
+				t.Fatal("the daemon ended")
+			}
+			d.ring.emit(1)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if got+slow.Lost() != records+1 {
+				t.Errorf("got %d records and lost %d of %d", got, slow.Lost(), records+1)
+			}
+			d.ring.settle()
+			d.stop()
+			d.wait()
+			line := d.log.await("client has caught up")
+			if want := fmt.Sprintf(" lost=%d ", slow.Lost()); !strings.Contains(line, want) {
+				t.Errorf("the client lost%s, the log says %s", want, line)
+			}
+			if n := d.log.count("client is behind"); n != 1 {
+				t.Errorf("%d episodes", n)
+			}
+		})
+	}
+}
+
+// lockstep records n accesses no faster than the client takes them.
+func lockstep(ring *fakeRing, c *notify.Client, n int) error {
+	for done := 0; done < n; {
+		now := min(n-done, 500)
+		ring.emit(now)
+		if err := expect(c, uint64(done+1), uint64(done+now)); err != nil {
+			return err
+		}
+		done += now
+	}
+	return nil
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// runOnce runs a daemon that cannot start.
+func runOnce(t *testing.T, cfg Config, ring *fakeRing) error {
+	t.Helper()
+	cfg.Logger = newLogs().logger()
+	return run(context.Background(), cfg, &fakeSystem{ring: ring})
+}
+
+func TestSocketInTheWay(t *testing.T) {
+	listenOn := func(network string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			ln, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { ln.Close() })
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T, path string)
+		want error // nil if it is replaced
+	}{
+		{"nothing", func(*testing.T, string) {}, nil},
+		{"dead", func(t *testing.T, path string) {
+			ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln.SetUnlinkOnClose(false)
+			ln.Close()
+		}, nil},
+		{"live", listenOn("unixpacket"), ErrServed},
+		{"live stream", listenOn("unix"), ErrServed},
+		{"live, with connections waiting", func(t *testing.T, path string) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { unix.Close(c) })
+				if err := unix.Connect(c, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
+					return
+				} else if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, ErrServed},
+		{"file", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, errInTheWay},
+		{"directory", func(t *testing.T, path string) {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, errInTheWay},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			dir := filepath.Join(cfg.RunDir, testMount.FSID.String())
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, notify.SocketName)
+			tt.make(t, path)
+			if tt.want == nil {
+				d := startDaemon(t, cfg)
+				c := d.dial(0)
+				d.ring.emit(1)
+				if err := expect(c, 1, 1); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			before, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ring := newFakeRing(t)
+			if err := runOnce(t, cfg, ring); !errors.Is(err, tt.want) {
+				t.Errorf("Run: %v, want %v", err, tt.want)
+			}
+			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+				t.Errorf("it was touched: %v", err)
+			}
+			if !ring.closed() {
+				t.Error("the reader is still attached")
+			}
+		})
+	}
+}
+
+func TestSecondRun(t *testing.T) {
+	cfg := testConfig(t)
+	d := startDaemon(t, cfg)
+	c := d.dial(0)
+	other := cfg
+	other.MountPoint = "/mnt/other"
+	err := runOnce(t, other, newFakeRing(t))
+	if !errors.Is(err, ErrServed) || !strings.Contains(err.Error(), cfg.MountPoint) {
+		t.Errorf("Run: %v", err)
+	}
+	d.ring.emit(1)
+	if err := expect(c, 1, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForeignSocketStays: a daemon removes its own socket, not what has taken
+// its place.
+func TestForeignSocketStays(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	if err := os.Remove(d.socket()); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: d.socket(), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	d.stop()
+	if err := d.wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(d.socket()); err != nil {
+		t.Errorf("the other's socket: %v", err)
+	}
+}
+
+// TestLockRemoved: who has opened the lock file before its holder removed it
+// does not get in with it, and who comes later is not kept out by him.
+func TestLockRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), LockName)
+	holder, err := lockFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiter, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiter.Close()
+	if ok, err := takeLock(waiter); ok || !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("while it is held: %v, %v", ok, err)
+	}
+	if f, err := lockFile(path); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("while it is held: %v, %v", f, err)
+	}
+	os.Remove(path)
+	holder.Close()
+	if ok, err := takeLock(waiter); ok || err != nil {
+		t.Errorf("after its removal: %v, %v", ok, err)
+	}
+	next, err := lockFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if ok, err := takeLock(waiter); ok || err != nil {
+		t.Errorf("while there is another: %v, %v", ok, err)
+	}
+}
+
+func TestMaxClients(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.MaxClients = 2
+	d := startDaemon(t, cfg)
+	first, second := d.dial(0), d.dial(0)
+	for range 5 {
+		c, err := notify.Dial(d.socket())
+		if err == nil {
+			_, err = c.Next()
+			c.Close()
+		}
+		if !errors.Is(err, notify.ErrRefused) {
+			t.Errorf("a client too many: %v", err)
+		}
+	}
+	if n := d.log.count("as many as -max-clients allows"); n != 1 {
+		t.Errorf("%d log lines", n)
+	}
+	first.Close()
+	d.awaitCount(1, "client leaves")
+	third := d.dial(0)
+	d.ring.emit(3)
+	if err := errors.Join(expect(second, 1, 3), expect(third, 1, 3)); err != nil {
+		t.Error(err)
+	}
+	st := d.awaitState(func(st *State) bool { return st.Records == 3 })
+	if st.Accepted != 3 || st.Refused.MaxClients != 5 || len(st.Clients) != 2 {
+		t.Errorf("state: %+v", st)
+	}
+}
+
+// awaitState reads the state file until it is as it should be: the daemon
+// writes it again after each change, at the latest after its interval.
+func (d *testDaemon) awaitState(ok func(*State) bool) *State {
+	d.t.Helper()
+	path := filepath.Join(d.dir, StateName)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, d.dir, unix.IN_MOVED_TO); err != nil {
+		d.t.Fatal(err)
+	}
+	for {
+		st, err := ReadState(path)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if ok(st) {
+			return st
+		}
+		var events [4096]byte
+		if _, err := unix.Read(fd, events[:]); err != nil && err != unix.EINTR {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// TestStorm: clients that come and go by the hundreds, say nothing, read
+// nothing, or crash, leave nothing behind and cost nobody a record.
+func TestStorm(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.MaxClients = 20
+	d := startDaemon(t, cfg)
+	healthy := d.dial(0)
+	before := descriptors(t)
+
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range 100 {
+				conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: d.socket(), Net: "unixpacket"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				switch (w + i) % 4 {
+				case 0: // crash
+				case 1:
+					conn.Write(packet(notify.RequestVersion, 1024))
+				case 2:
+					conn.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
+				case 3:
+					conn.CloseWrite()
+					conn.Read(make([]byte, 64))
+				}
+				conn.Close()
+			}
+		}()
+	}
+	stormOver := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(stormOver)
+	}()
+	n := uint64(0)
+	for over := false; !over; {
+		select {
+		case <-stormOver:
+			over = true
+		default:
+		}
+		d.ring.emit(100)
+		if err := expect(healthy, n+1, n+100); err != nil {
+			t.Fatal(err)
+		}
+		n += 100
+	}
+	st := d.awaitState(func(st *State) bool { return len(st.Clients) == 1 && st.Records == n })
+	if got := st.Accepted + st.Refused.MaxClients + st.Refused.Credentials; got > 801 || st.Refused.Resources != 0 {
+		t.Errorf("state: %+v", st)
+	}
+	d.ring.settle()
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestSums: what was drained is what each client got and lost, by the state,
+// the metrics and the client's own count.
+func TestSums(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SendBuffer = MinSendBuffer
+	d := startDaemon(t, cfg)
+	slow := d.dial(1)
+	d.ring.emitAll(100_000)
+	d.ring.settle()
+	st := d.awaitState(func(st *State) bool { return st.Records == 100_000 })
+	c := st.Clients[0]
+	if c.Records+c.Lost != st.Records || c.Lost == 0 || !c.Behind {
+		t.Errorf("state: %+v", c)
+	}
+	if st.SentRecords != c.Records || st.SentPackets != c.Packets || st.LostRecords != c.Lost || st.LostEpisodes != 1 || c.Records != c.Packets {
+		t.Errorf("state: %+v", st)
+	}
+	metrics, err := os.ReadFile(filepath.Join(d.dir, MetricsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]uint64{
+		"records_total{": st.Records, "sent_records_total{": c.Records, "sent_bytes_total{": c.Records * 64, "lost_records_total{": c.Lost,
+	} {
+		line := fmt.Sprintf("\nscoutfs_notify_%sfsid=\"%v\"} %d\n", name, testMount.FSID, want)
+		if !strings.Contains(string(metrics), line) {
+			t.Errorf("no line%sin\n%s", line, metrics)
+		}
+	}
+	d.stop()
+	d.wait()
+	got := uint64(0)
+	for {
+		if _, err := slow.Next(); err != nil {
+			break
+		}
+		got++
+	}
+	// It lost the last ones, and no record came to show it.
+	if got != c.Records || slow.Lost() > c.Lost {
+		t.Errorf("the client got %d records and lost %d, by its own count", got, slow.Lost())
+	}
+	if d.log.await("client leaves", fmt.Sprintf("sent=%d lost=%d", c.Records, c.Lost)) == "" {
+		t.Error("no such log line")
+	}
+}
+
+func TestConfigWithoutLogger(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Logger = nil
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := run(ctx, cfg, &fakeSystem{ring: newFakeRing(t)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStopWhileStarting: the kernel can take its time to answer.
+func TestStopWhileStarting(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Logger = newLogs().logger()
+	for _, where := range []string{"statfs", "attach"} {
+		ctx, cancel := context.WithCancel(context.Background())
+		sys := &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel, make(chan struct{})}
+		if err := run(ctx, cfg, sys); err != nil {
+			t.Errorf("stopped in %s: %v", where, err)
+		}
+		close(sys.block)
+	}
+}
+
+// slowSystem never comes back from a call, and is told to stop there.
+type slowSystem struct {
+	fakeSystem
+	where string
+	stop  func()
+	block chan struct{}
+}
+
+func (s *slowSystem) Statfs(dir string) (notify.Mount, error) {
+	if s.where == "statfs" {
+		s.stop()
+		<-s.block
+	}
+	return s.fakeSystem.Statfs(dir)
+}
+
+func (s *slowSystem) Attach(dir string) (source, error) {
+	if s.where == "attach" {
+		s.stop()
+		<-s.block
+	}
+	return s.fakeSystem.Attach(dir)
+}

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// asDaemon makes the test binary run as scoutfs-notifyd on a fake ring.
+const asDaemon = "SCOUTFS_NOTIFYD_TEST"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(asClient); path != "" {
+		os.Exit(clientProcess(path))
+	}
+	if os.Getenv(asDaemon) != "" {
+		os.Exit(daemonProcess())
+	}
+	os.Exit(m.Run())
+}
+
+// daemonProcess runs the daemon as Main does, but for the ring. The ring takes
+// orders from standard input, a line each, and answers with a line.
+func daemonProcess() int {
+	ring, err := makeFakeRing()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return ExitFailure
+	}
+	sys := &fakeSystem{ring: ring}
+	go func() {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			var n int
+			order, arg, _ := strings.Cut(in.Text(), " ")
+			fmt.Sscan(arg, &n)
+			switch order {
+			case "emit":
+				ring.emitAll(n)
+				ring.settle()
+			case "unmount":
+				ring.unmount()
+			case "descriptors":
+				limitDescriptors(n)
+			}
+			fmt.Println("done")
+		}
+	}()
+	switch os.Getenv(asDaemon) {
+	case "unsupported":
+		sys.attachErr = fmt.Errorf("attach: %w", notify.ErrNotSupported)
+	case "busy":
+		sys.attachErr = fmt.Errorf("attach: %w", notify.ErrBusy)
+	case "permission":
+		sys.attachErr = fmt.Errorf("attach: %w", unix.EPERM)
+	case "foreign":
+		sys.statfsErr = fmt.Errorf("identify: %w", notify.ErrNotScoutFS)
+	case "missing":
+		sys.statfsErr = fmt.Errorf("open: %w", os.ErrNotExist)
+	}
+	return start(os.Args[1:], "1.2.3", os.Stdout, os.Stderr, sys)
+}
+
+// limitDescriptors leaves so many free.
+func limitDescriptors(free int) {
+	limit := 0
+	for ; ; limit++ {
+		if _, err := unix.FcntlInt(uintptr(limit), unix.F_GETFD, 0); err == unix.EBADF {
+			if free == 0 {
+				break
+			}
+			free--
+		}
+	}
+	var rl unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl)
+	if err == nil {
+		rl.Cur = uint64(limit)
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &rl)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// process is a daemon in a process of its own.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	in    io.Writer
+	out   *bufio.Reader
+	log   *logs
+	dir   string
+	ended chan struct{}
+}
+
+// noRaceDelay has a process end at once that was built with the race detector.
+const noRaceDelay = "GORACE=atexit_sleep_ms=0"
+
+func daemonCommand(kind string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asDaemon+"="+kind, noRaceDelay)
+	return cmd
+}
+
+// startProcess starts a daemon, with variables in its environment, and waits
+// until it serves.
+func startProcess(t *testing.T, cfg Config, env []string, args ...string) *process {
+	t.Helper()
+	args = append(append([]string{"-v", "-interval=1ms", "-run-dir=" + cfg.RunDir}, args...), cfg.MountPoint)
+	p := &process{
+		t: t, cmd: daemonCommand("serve", args...), log: newLogs(), ended: make(chan struct{}),
+		dir: filepath.Join(cfg.RunDir, testMount.FSID.String()),
+	}
+	p.cmd.Env = append(p.cmd.Env, env...)
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.in, p.out = in, bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for s := bufio.NewScanner(errs); s.Scan(); {
+			p.log.Write(append(s.Bytes(), '\n'))
+		}
+		p.log.end()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.ended
+		p.cmd.Wait()
+		if t.Failed() {
+			t.Logf("log of the daemon:\n%v", p.log)
+		}
+	})
+	if p.log.await("msg=serving") == "" {
+		t.Fatal("the daemon ended")
+	}
+	return p
+}
+
+// order has the process's ring do something, and waits until it is done.
+func (p *process) order(format string, a ...any) {
+	p.t.Helper()
+	fmt.Fprintf(p.in, format+"\n", a...)
+	if line, err := p.out.ReadString('\n'); err != nil || line != "done\n" {
+		p.t.Fatalf(format+": %q, %v", append(a, line, err)...)
+	}
+}
+
+// wait waits for the end and returns the exit status, -1 for a signal.
+func (p *process) wait() int {
+	<-p.ended
+	p.cmd.Wait()
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) socket() string { return filepath.Join(p.dir, notify.SocketName) }
+
+func (p *process) dial() (*notify.Client, error) { return notify.Dial(p.socket()) }
+
+func (p *process) mustDial() *notify.Client {
+	p.t.Helper()
+	c, err := p.dial()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (p *process) checkGone() {
+	p.t.Helper()
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, e := range entries {
+		p.t.Errorf("left behind: %s", e.Name())
+	}
+}
+
+func TestProcessEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(p *process)
+	}{
+		{"SIGTERM", func(p *process) { p.cmd.Process.Signal(unix.SIGTERM) }},
+		{"SIGINT", func(p *process) { p.cmd.Process.Signal(unix.SIGINT) }},
+		{"unmount", func(p *process) { p.order("unmount") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := startProcess(t, testConfig(t), nil)
+			c := p.mustDial()
+			p.order("emit 2000")
+			tt.end(p)
+			if status := p.wait(); status != ExitOK {
+				t.Errorf("exit status %d", status)
+			}
+			if err := errors.Join(expect(c, 1, 2000), expectEOF(c)); err != nil {
+				t.Error(err)
+			}
+			p.checkGone()
+		})
+	}
+}
+
+// TestLogGone: nobody reads the log any more, and the daemon goes on.
+func TestLogGone(t *testing.T) {
+	cfg := testConfig(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := daemonCommand("serve", "-run-dir="+cfg.RunDir, cfg.MountPoint)
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	w.Close()
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || !strings.Contains(line, "msg=serving") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	r.Close()
+	cmd.Process.Signal(unix.SIGTERM) // which it logs
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("exit status: %v", err)
+	}
+}
+
+func TestProcessKilled(t *testing.T) {
+	cfg := testConfig(t)
+	p := startProcess(t, cfg, nil)
+	c := p.mustDial()
+	p.order("emit 10")
+	p.cmd.Process.Kill()
+	p.wait()
+	if err := errors.Join(expect(c, 1, 10), expectEOF(c)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(p.socket()); err != nil {
+		t.Fatalf("this test is of a socket that is left: %v", err)
+	}
+	if _, err := p.dial(); !errors.Is(err, notify.ErrNotRunning) {
+		t.Errorf("connect to a dead daemon: %v", err)
+	}
+	next := startProcess(t, cfg, nil)
+	c = next.mustDial()
+	next.order("emit 10")
+	if err := expect(c, 1, 10); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSecondDaemon(t *testing.T) {
+	cfg := testConfig(t)
+	p := startProcess(t, cfg, nil)
+
+	var stderr bytes.Buffer
+	cmd := daemonCommand("serve", "-run-dir="+cfg.RunDir, "/mnt/other")
+	cmd.Stderr = &stderr
+	err := cmd.Run()
+	if cmd.ProcessState.ExitCode() != ExitBusy {
+		t.Errorf("exit status: %v", err)
+	}
+	want := fmt.Sprintf("process %d at mount point %s", p.cmd.Process.Pid, cfg.MountPoint)
+	if !strings.Contains(stderr.String(), want) {
+		t.Errorf("the message does not tell %s: %s", want, &stderr)
+	}
+
+	c := p.mustDial()
+	p.order("emit 10")
+	if err := expect(c, 1, 10); err != nil {
+		t.Errorf("the first daemon: %v", err)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	cfg := testConfig(t)
+	file := filepath.Join(cfg.RunDir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wide := filepath.Join(cfg.RunDir, "wide")
+	if err := errors.Join(os.Mkdir(wide, 0o700), os.Chmod(wide, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		kind   string
+		args   []string
+		status int
+		want   string // a part of the output
+	}{
+		{"help", "serve", []string{"-help"}, 0, "Usage: scoutfs-notifyd"},
+		{"version", "serve", []string{"--version"}, 0, "scoutfs-notifyd 1.2.3"},
+		{"no mount point", "serve", nil, 64, "expected one mount point, got 0"},
+		{"two mount points", "serve", []string{"a", "b"}, 64, "expected one mount point, got 2"},
+		{"unknown flag", "serve", []string{"-x", "a"}, 64, "-x"},
+		{"pause", "serve", []string{"-pause=2s", "a"}, 64, "pause 2s: out of range"},
+		{"negative pause", "serve", []string{"-pause=-1ms", "a"}, 64, "pause -1ms"},
+		{"pause without unit", "serve", []string{"-pause=1", "a"}, 64, "-pause"},
+		{"no clients", "serve", []string{"-max-clients=0", "a"}, 64, "0 clients at most"},
+		{"small queue", "serve", []string{"-sndbuf=1000", "a"}, 64, "send buffer of 1000 bytes"},
+		{"large queue", "serve", []string{"-sndbuf=1073741824", "a"}, 64, "send buffer of 1073741824 bytes"},
+		{"interval", "serve", []string{"-interval=0s", "a"}, 64, "interval 0s"},
+		{"empty mount point", "serve", []string{""}, 64, "mount point"},
+		{"unsupported", "unsupported", []string{"/mnt"}, 78, "scoutfs-notify-kmod-v"},
+		{"not ScoutFS", "foreign", []string{"/mnt"}, 78, "mount the file system first"},
+		{"not mounted", "missing", []string{"/mnt"}, 78, "not a mounted ScoutFS"},
+		{"busy", "busy", []string{"/mnt"}, 75, "another reader is attached"},
+		{"permission", "permission", []string{"/mnt"}, 77, "CAP_SYS_ADMIN"},
+		{"run directory is a file", "serve", []string{"-run-dir=" + file, "/mnt"}, 1, "not a directory"},
+		{"run directory of others", "serve", []string{"-run-dir=" + wide, "/mnt"}, 77, "others could replace the socket"},
+		{"no parent", "serve", []string{"-run-dir=" + file + "/a/b", "/mnt"}, 1, "make run directory"},
+		{"long path", "serve", []string{"-run-dir=" + cfg.RunDir + "/" + strings.Repeat("x", 100), "/mnt"}, 1, "choose a shorter run directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := tt.args
+			if tt.kind != "serve" {
+				args = append([]string{"-run-dir=" + cfg.RunDir}, args...)
+			}
+			cmd := daemonCommand(tt.kind, args...)
+			out, err := cmd.CombinedOutput()
+			if status := cmd.ProcessState.ExitCode(); status != tt.status {
+				t.Errorf("exit status %d, want %d: %v", status, tt.status, err)
+			}
+			if !strings.Contains(string(out), tt.want) {
+				t.Errorf("no %q in\n%s", tt.want, out)
+			}
+		})
+	}
+}
+
+// TestDescriptorsRunOut: without descriptors the daemon turns clients away and
+// goes on for those it has; with descriptors again it takes new ones.
+func TestDescriptorsRunOut(t *testing.T) {
+	p := startProcess(t, testConfig(t), nil)
+	first := p.mustDial()
+	p.order("emit 1") // it is taken in once it gets this
+	if err := expect(first, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	// A new client takes one, and one meanwhile to be looked at.
+	p.order("descriptors 3")
+
+	var in []*notify.Client
+	refused := 0
+	for refused < 3 {
+		c, err := p.dial()
+		if errors.Is(err, notify.ErrRefused) {
+			refused++
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.order("emit 1")
+		if _, err := c.Next(); errors.Is(err, notify.ErrRefused) || errors.Is(err, io.EOF) {
+			refused++
+			c.Close()
+		} else if err != nil {
+			t.Fatal(err)
+		} else {
+			in = append(in, c)
+		}
+		if len(in) > 3 {
+			t.Fatal("descriptors do not run out")
+		}
+	}
+	if len(in) == 0 {
+		t.Error("none was let in")
+	}
+	if p.log.await("cannot accept clients", "too many open files") == "" {
+		t.Error("no log line")
+	}
+
+	// Those who are in are served, the first from the start.
+	st, err := ReadState(filepath.Join(p.dir, StateName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := expect(first, 2, st.LastSeq); err != nil {
+		t.Error(err)
+	}
+	// Not even to look at who comes: it is told at once all the same.
+	p.order("descriptors 0")
+	for range 3 {
+		c, err := p.dial()
+		if err == nil {
+			c.SetReadDeadline(time.Now().Add(shutTime / 2))
+			_, err = c.Next()
+			c.Close()
+		}
+		if !errors.Is(err, notify.ErrRefused) {
+			t.Errorf("without any descriptor: %v", err)
+		}
+	}
+	// One leaves, and there is room again.
+	in[0].Close()
+	p.awaitLine("client leaves")
+	p.order("descriptors 2")
+	again := p.mustDial()
+	p.order("emit 1")
+	if r, err := again.Next(); err != nil {
+		t.Errorf("after one has left: %+v, %v", r, err)
+	}
+}
+
+func (p *process) awaitLine(parts ...string) {
+	p.t.Helper()
+	if p.log.await(parts...) == "" {
+		p.t.Fatalf("the daemon ended before it logged %q", parts)
+	}
+}
+
+// manager is the service manager's end of NOTIFY_SOCKET.
+func manager(t *testing.T, name string) *net.UnixConn {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestServiceManager(t *testing.T) {
+	cfg := testConfig(t)
+	for _, tt := range []struct{ name, socket string }{
+		{"path", filepath.Join(cfg.RunDir, "manager.sock")},
+		{"abstract", fmt.Sprintf("@scoutfs-notifyd-test-%d", os.Getpid())},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := manager(t, tt.socket)
+			receive := func(want string) {
+				t.Helper()
+				pattern := regexp.MustCompile(`(?s)^` + want + `$`)
+				var b [4096]byte
+				for {
+					n, err := conn.Read(b[:])
+					if err != nil {
+						t.Fatal(err)
+					}
+					if msg := string(b[:n]); pattern.MatchString(msg) {
+						return
+					} else if !strings.HasPrefix(msg, "STATUS=") && msg != "WATCHDOG=1" {
+						t.Fatalf("got %q, want %q", msg, want)
+					}
+				}
+			}
+			p := startProcess(t, cfg, []string{"NOTIFY_SOCKET=" + tt.socket, "WATCHDOG_USEC=20000"})
+			receive(`READY=1\nSTATUS=0 clients, 0 records, 0 dropped by the kernel, 0 lost by clients`)
+			p.mustDial()
+			p.order("emit 3")
+			receive(`STATUS=1 clients, 3 records, 0 dropped by the kernel, 0 lost by clients`)
+			// Signs of life without anything else going on.
+			for range 3 {
+				receive(`WATCHDOG=1`)
+			}
+			p.cmd.Process.Signal(unix.SIGTERM)
+			receive(`STOPPING=1`)
+			if status := p.wait(); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
+		})
+	}
+}
+
+func TestWatchdogInterval(t *testing.T) {
+	for _, tt := range []struct {
+		usec, pid string
+		want      string
+	}{
+		{"", "", "0s"},
+		{"20000", "", "10ms"},
+		{"20000", fmt.Sprint(os.Getpid()), "10ms"},
+		{"20000", "1", "0s"},
+		{"-1", "", "0s"},
+		{"x", "", "0s"},
+		{"9223372036854775807", "", "0s"},
+	} {
+		t.Setenv("WATCHDOG_USEC", tt.usec)
+		t.Setenv("WATCHDOG_PID", tt.pid)
+		if got := watchdogInterval(); got.String() != tt.want {
+			t.Errorf("WATCHDOG_USEC=%s WATCHDOG_PID=%s: %v, want %s", tt.usec, tt.pid, got, tt.want)
+		}
+	}
+}
+
+// TestJournal: the journal has times of its own, and takes priorities.
+func TestJournal(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(w.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	journal := fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	for _, tt := range []struct {
+		stream string
+		level  slog.Level
+		want   string
+	}{
+		{"", slog.LevelInfo, `^time=\S+ level=INFO msg=hello level=x\n$`},
+		{"1:1", slog.LevelInfo, `^time=\S+ level=INFO msg=hello level=x\n$`},
+		{journal, slog.LevelDebug, `^<7>level=DEBUG msg=hello level=x\n$`},
+		{journal, slog.LevelInfo, `^<6>level=INFO msg=hello `},
+		{journal, slog.LevelWarn, `^<4>level=WARN msg=hello `},
+		{journal, slog.LevelError, `^<3>level=ERROR msg=hello `},
+	} {
+		t.Setenv("JOURNAL_STREAM", tt.stream)
+		newLogger(w, true).Log(context.Background(), tt.level, "hello", "level", "x")
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(tt.want).MatchString(line) {
+			t.Errorf("JOURNAL_STREAM=%s: %s", tt.stream, line)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// publisher tells the world how the relay is: the state and metrics files, and
+// the service manager. It does so when there is news, at most once an interval,
+// so that nothing is done for a single record and the last word is exact.
+type publisher struct {
+	dirty    bool // there is news
+	interval time.Duration
+	due      time.Time // when news may be published next
+	failed   bool      // said that publishing fails
+
+	manager      *sdNotify
+	watchdog     time.Duration // between signs of life, 0 for none
+	watchdogNext time.Time
+
+	buf bytes.Buffer
+}
+
+// start publishes the beginning and tells the manager that the daemon is ready.
+func (p *publisher) start(r *relay) error {
+	p.interval = r.cfg.Interval
+	manager, err := openNotify()
+	if err != nil {
+		return err
+	}
+	p.manager = manager
+	if err := p.writeFiles(r); err != nil {
+		return err
+	}
+	now := time.Now()
+	p.due = now.Add(p.interval)
+	if p.watchdog = watchdogInterval(); p.manager != nil && p.watchdog > 0 {
+		p.watchdogNext = now.Add(p.watchdog)
+	}
+	return p.manager.send("READY=1", p.status(r))
+}
+
+// next says when tick wants to be called, zero for not until there is news.
+func (p *publisher) next() time.Time {
+	t := p.watchdogNext
+	if p.dirty {
+		t = earlier(t, p.due)
+	}
+	return t
+}
+
+// tick does what is due.
+func (p *publisher) tick(r *relay, now time.Time) {
+	if !p.watchdogNext.IsZero() && !now.Before(p.watchdogNext) {
+		// Not sent is sent late, by the manager's lights; it decides.
+		p.complain(r, p.manager.send("WATCHDOG=1"))
+		p.watchdogNext = now.Add(p.watchdog)
+	}
+	if !p.dirty || now.Before(p.due) {
+		return
+	}
+	p.dirty = false
+	p.due = now.Add(p.interval)
+	err := p.writeFiles(r)
+	if err == nil {
+		err = p.manager.send(p.status(r))
+	}
+	p.complain(r, err)
+}
+
+// complain logs the first of a row of failures, after which the relaying goes
+// on and the news wait for the next time.
+func (p *publisher) complain(r *relay, err error) {
+	if err == nil {
+		p.failed = false
+		return
+	}
+	p.dirty = true
+	if !p.failed {
+		p.failed = true
+		r.log.Error("cannot publish state", "error", err)
+	}
+}
+
+// stopping tells the manager that the daemon is about to end.
+func (p *publisher) stopping() { p.manager.send("STOPPING=1") }
+
+// close removes the files.
+func (p *publisher) close(r *relay) {
+	r.dir.removeFile(StateName)
+	r.dir.removeFile(MetricsName)
+	p.manager.close()
+}
+
+func (p *publisher) writeFiles(r *relay) error {
+	st := r.state()
+	p.buf.Reset()
+	if err := st.WriteJSON(&p.buf); err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := r.dir.replaceFile(StateName, p.buf.Bytes()); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	p.buf.Reset()
+	if err := st.WriteMetrics(&p.buf); err != nil {
+		return fmt.Errorf("encode metrics: %w", err)
+	}
+	if err := r.dir.replaceFile(MetricsName, p.buf.Bytes()); err != nil {
+		return fmt.Errorf("write metrics: %w", err)
+	}
+	return nil
+}
+
+func (p *publisher) status(r *relay) string {
+	return fmt.Sprintf("STATUS=%d clients, %d records, %d dropped by the kernel, %d lost by clients",
+		len(r.clients), r.count.records, r.count.kernelDropped, r.count.lost)
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+func TestDelivery(t *testing.T) {
+	const records = 30_000
+	for _, sizes := range [][]int{
+		{1}, {notify.RingRecords}, {1, 2, 3, 64, 1000, notify.RingRecords},
+	} {
+		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.SendBuffer = 1 << 28 // holds all
+			d := startDaemon(t, cfg)
+			errs := make(chan error)
+			for _, size := range sizes {
+				c := d.dial(size)
+				go func() {
+					err := expect(c, 1, records)
+					if err == nil && c.Lost() != 0 {
+						err = fmt.Errorf("lost %d", c.Lost())
+					}
+					if err != nil {
+						err = fmt.Errorf("with %d records a packet: %w", size, err)
+					}
+					errs <- err
+				}()
+			}
+			d.ring.emitAll(records)
+			for range sizes {
+				if err := <-errs; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestKernelDropsShowAsGap(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	c := d.dial(0)
+	d.ring.emit(5000)
+	d.ring.settle()
+	d.ring.emit(1)
+	if err := expect(c, 1, notify.RingRecords); err != nil {
+		t.Fatal(err)
+	}
+	if err := expect(c, 5001, 5001); err != nil {
+		t.Fatal(err)
+	}
+	if want := uint64(5000 - notify.RingRecords); c.Lost() != want {
+		t.Errorf("lost %d records, want %d", c.Lost(), want)
+	}
+}
+
+func TestStop(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	c := d.dial(0)
+	d.ring.emit(700)
+	d.stop()
+	if err := d.wait(); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if err := errors.Join(expect(c, 1, 700), expectEOF(c)); err != nil {
+		t.Error(err)
+	}
+	checkGone(t, d)
+}
+
+func TestUnmount(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	c := d.dial(0)
+	d.ring.emit(700)
+	d.ring.unmount()
+	if err := d.wait(); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if err := errors.Join(expect(c, 1, 700), expectEOF(c)); err != nil {
+		t.Error(err)
+	}
+	checkGone(t, d)
+}
+
+func TestSourceFailure(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	c := d.dial(0)
+	d.ring.fail(unix.EIO)
+	if err := d.wait(); !errors.Is(err, unix.EIO) {
+		t.Fatalf("Run: %v, want EIO", err)
+	}
+	if err := expectEOF(c); err != nil {
+		t.Error(err)
+	}
+	checkGone(t, d)
+}
+
+// checkGone checks that nothing of a daemon is left but its empty directory.
+func checkGone(t *testing.T, d *testDaemon) {
+	t.Helper()
+	if !d.ring.closed() {
+		t.Error("the reader is still attached")
+	}
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		t.Errorf("left behind: %s", e.Name())
+	}
+}
+
+func TestModes(t *testing.T) {
+	// Neither a narrow nor a wide umask changes what they are.
+	for _, umask := range []int{0, 0o177, 0o777} {
+		t.Run(fmt.Sprintf("%04o", umask), func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.RunDir = filepath.Join(cfg.RunDir, "scoutfs")
+			defer unix.Umask(unix.Umask(umask))
+			d := startDaemon(t, cfg)
+			for name, want := range map[string]fs.FileMode{
+				"..":              fs.ModeDir | 0o755,
+				".":               fs.ModeDir | 0o755,
+				notify.SocketName: fs.ModeSocket | 0o600,
+				LockName:          0o600 &^ fs.FileMode(umask),
+				StateName:         0o644,
+				MetricsName:       0o644,
+			} {
+				fi, err := os.Lstat(filepath.Join(d.dir, name))
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if fi.Mode() != want {
+					t.Errorf("%s has mode %v, want %v", name, fi.Mode(), want)
+				}
+			}
+		})
+	}
+}
