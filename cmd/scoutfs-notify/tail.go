@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+const tailAbout = `Prints a line for each access, in the order in which they happened, and one for
+each gap in them: "lost 17 records". Ends when the file system is unmounted.
+
+With -json each line is an object. Its "type" is "open", "read" or "lost". A
+"lost" one has "count" and the "seq" of the first record that is missing; the
+others have the fields of the record, as docs/abi.md tells, and "time".
+`
+
+// runTail is the command tail.
+func runTail(ctx context.Context, env *environment, args []string) error {
+	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
+	asJSON := flags.Bool("json", false, "print JSON Lines")
+	count := flags.Uint64("n", 0, "end after `COUNT` records; 0 for never")
+	mount, err := parseFlags(env, flags, tailAbout, args)
+	if err != nil {
+		return err
+	}
+
+	c, err := connect(ctx, env, mount)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// What has come is printed before the end.
+	defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(0, 1)) })()
+
+	out := bufio.NewWriterSize(env.stdout, 64<<10)
+	var p printer = &textPrinter{w: out}
+	if *asJSON {
+		p = newJSONPrinter(out)
+	}
+	err = tail(c, p, out, *count)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	if err != nil {
+		return explain(fmt.Errorf("tail %s: %w", mount, err), mount)
+	}
+	return nil
+}
+
+// stream is a notify.Client.
+type stream interface {
+	Next() (notify.Record, error)
+	Buffered() int
+	Lost() uint64
+}
+
+// tail prints records until there were count of them, if that is not 0, or the
+// stream ends.
+func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
+	var lost, seq uint64
+	for n := uint64(0); count == 0 || n < count; n++ {
+		if s.Buffered() == 0 {
+			// Nothing more can be printed for now: let it be seen.
+			if err := out.Flush(); err != nil {
+				return err
+			}
+		}
+		r, err := s.Next()
+		if err == io.EOF {
+			return out.Flush()
+		}
+		if err != nil {
+			return errors.Join(err, out.Flush())
+		}
+		if l := s.Lost() - lost; l > 0 {
+			lost += l
+			if err := p.lost(seq+1, l); err != nil {
+				return err
+			}
+		}
+		if err := p.record(&r); err != nil {
+			return err
+		}
+		seq = r.Seq
+	}
+	return out.Flush()
+}
+
+// printer prints a stream's events.
+type printer interface {
+	record(r *notify.Record) error
+	// lost is told of count missing records, of which seq is the first.
+	lost(seq, count uint64) error
+}
+
+// textPrinter prints lines for people.
+type textPrinter struct {
+	w   *bufio.Writer
+	buf []byte
+}
+
+func (p *textPrinter) record(r *notify.Record) error {
+	b := r.Time().Local().AppendFormat(p.buf[:0], "15:04:05.000000")
+	b = fmt.Appendf(b, " %-4s ino %d", r.Type, r.Ino)
+	if r.Type == notify.TypeRead {
+		b = fmt.Appendf(b, " offset %d length %d", r.Offset, r.Length)
+	}
+	b = fmt.Appendf(b, " pid %d", r.PID)
+	if r.TID != r.PID {
+		b = fmt.Appendf(b, " tid %d", r.TID)
+	}
+	b = fmt.Appendf(b, " uid %d gid %d flags %s\n", r.UID, r.GID, flagNames(r.OpenFlags))
+	p.buf = b
+	_, err := p.w.Write(b)
+	return err
+}
+
+func (p *textPrinter) lost(seq, count uint64) error {
+	noun := "records"
+	if count == 1 {
+		noun = "record"
+	}
+	_, err := fmt.Fprintf(p.w, "lost %d %s\n", count, noun)
+	return err
+}
+
+// jsonPrinter prints JSON Lines.
+type jsonPrinter struct {
+	enc *json.Encoder
+}
+
+func newJSONPrinter(w io.Writer) *jsonPrinter {
+	return &jsonPrinter{enc: json.NewEncoder(w)}
+}
+
+func (p *jsonPrinter) record(r *notify.Record) error {
+	return p.enc.Encode(struct {
+		*notify.Record
+		Time time.Time `json:"time"`
+	}{r, r.Time()})
+}
+
+func (p *jsonPrinter) lost(seq, count uint64) error {
+	return p.enc.Encode(struct {
+		Type  string `json:"type"`
+		Count uint64 `json:"count"`
+		Seq   uint64 `json:"seq"`
+	}{"lost", count, seq})
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+const topAbout = `Shows what had the most accesses in the last interval, by file (inode), process
+or user. On a terminal the table is renewed in place; elsewhere one follows the
+other.
+`
+
+// maxRows bounds how many things are told apart in an interval, and with them
+// the memory for it. The rest goes in one row.
+const maxRows = 1 << 16
+
+// runTop is the command top.
+func runTop(ctx context.Context, env *environment, args []string) error {
+	flags := flag.NewFlagSet("top", flag.ContinueOnError)
+	by := flags.String("by", "inode", "what to add up: inode, process or user")
+	order := flags.String("sort", "bytes", "what comes first: bytes or events")
+	interval := flags.Duration("interval", 2*time.Second, "time between two tables")
+	count := flags.Uint64("n", 0, "end after `COUNT` tables; 0 for never")
+	rows := flags.Int("rows", 20, "show so many rows at most; a terminal may be too low for them")
+	mount, err := parseFlags(env, flags, topAbout, args)
+	if err != nil {
+		return err
+	}
+	t := &top{out: bufio.NewWriter(env.stdout), env: env, mount: mount, rows: *rows, rates: make(map[uint64]*rate)}
+	var ok bool
+	if t.key, ok = keys[*by]; !ok {
+		return usagef("top: -by %s: not inode, process or user", *by)
+	}
+	if t.compare, ok = orders[*order]; !ok {
+		return usagef("top: -sort %s: not bytes or events", *order)
+	}
+	if *interval < 10*time.Millisecond {
+		return usagef("top: -interval %v: less than 10ms", *interval)
+	}
+	if *rows < 1 {
+		return usagef("top: -rows %d: less than 1", *rows)
+	}
+
+	c, err := connect(ctx, env, mount)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	err = t.run(c, *interval, *count)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	if err != nil {
+		return explain(fmt.Errorf("top %s: %w", mount, err), mount)
+	}
+	return nil
+}
+
+// batches is a notify.Client.
+type batches interface {
+	ReadBatch() ([]notify.Record, error)
+	SetReadDeadline(t time.Time) error
+	Lost() uint64
+}
+
+// rate is what there was of one thing in an interval.
+type rate struct {
+	id    uint64
+	uid   uint32 // of the last access
+	opens uint64
+	reads uint64
+	bytes uint64
+}
+
+func (r *rate) add(rec *notify.Record) {
+	r.uid = rec.UID
+	switch rec.Type {
+	case notify.TypeOpen:
+		r.opens++
+	case notify.TypeRead:
+		r.reads++
+		r.bytes += rec.Length
+	}
+}
+
+// key says by what to add up, and how to show it.
+type key struct {
+	of     func(*notify.Record) uint64
+	header string
+	row    func(env *environment, r *rate) string
+}
+
+var keys = map[string]key{
+	"inode": {
+		of:     func(r *notify.Record) uint64 { return r.Ino },
+		header: fmt.Sprintf("%20s", "INODE"),
+		row:    func(_ *environment, r *rate) string { return fmt.Sprintf("%20d", r.id) },
+	},
+	"process": {
+		of:     func(r *notify.Record) uint64 { return uint64(r.PID) },
+		header: fmt.Sprintf("%10s %10s %-15s", "PID", "UID", "COMMAND"),
+		row: func(env *environment, r *rate) string {
+			return fmt.Sprintf("%10d %10d %-15.15s", r.id, r.uid, commandName(env.proc, r.id))
+		},
+	},
+	"user": {
+		of:     func(r *notify.Record) uint64 { return uint64(r.UID) },
+		header: fmt.Sprintf("%10s", "UID"),
+		row:    func(_ *environment, r *rate) string { return fmt.Sprintf("%10d", r.id) },
+	},
+}
+
+var orders = map[string]func(a, b *rate) int{
+	"bytes": func(a, b *rate) int {
+		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(b.opens+b.reads, a.opens+a.reads), cmp.Compare(a.id, b.id))
+	},
+	"events": func(a, b *rate) int {
+		return cmp.Or(cmp.Compare(b.opens+b.reads, a.opens+a.reads), cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.id, b.id))
+	},
+}
+
+// top adds up and shows.
+type top struct {
+	out     *bufio.Writer
+	env     *environment
+	mount   string
+	rows    int
+	key     key
+	compare func(a, b *rate) int
+
+	rates map[uint64]*rate
+	rest  rate // of what rates has no room for
+	total rate
+	since time.Time
+	lost  uint64
+	shown uint64 // tables
+}
+
+// run shows count tables, or if that is 0 as many as there are.
+func (t *top) run(c batches, interval time.Duration, count uint64) error {
+	t.since = t.env.now()
+	next := t.since.Add(interval)
+	c.SetReadDeadline(next)
+	for count == 0 || t.shown < count {
+		batch, err := c.ReadBatch()
+		if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		for i := range batch {
+			t.add(&batch[i])
+		}
+		now := t.env.now()
+		if err == io.EOF || !now.Before(next) {
+			if err := t.show(now, c.Lost()); err != nil {
+				return err
+			}
+			next = now.Add(interval)
+			c.SetReadDeadline(next)
+		}
+		if err == io.EOF {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (t *top) add(rec *notify.Record) {
+	t.total.add(rec)
+	id := t.key.of(rec)
+	r := t.rates[id]
+	if r == nil {
+		if len(t.rates) == maxRows {
+			t.rest.add(rec)
+			return
+		}
+		r = &rate{id: id}
+		t.rates[id] = r
+	}
+	r.add(rec)
+}
+
+// show prints a table and starts a new interval.
+func (t *top) show(now time.Time, lost uint64) error {
+	sorted := make([]*rate, 0, len(t.rates))
+	for _, r := range t.rates {
+		sorted = append(sorted, r)
+	}
+	slices.SortFunc(sorted, t.compare)
+
+	height := t.env.height()
+	eol := "\n"
+	rows := t.rows
+	switch {
+	case height > 0:
+		// Over what is there, clearing what is left of each line.
+		eol = "\x1b[K\n"
+		t.out.WriteString("\x1b[H")
+		// Three lines above them, one below, and the cursor's.
+		rows = min(rows, max(1, height-5))
+	case t.shown > 0:
+		t.out.WriteString("\n")
+	}
+
+	per := now.Sub(t.since).Seconds()
+	fmt.Fprintf(t.out, "%s  %s  %s%s", now.Local().Format("15:04:05"), t.mount, t.total.format(per), eol)
+	fmt.Fprintf(t.out, "%d lost, %d shown of %d%s", lost-t.lost, min(rows, len(sorted)), len(sorted), eol)
+	fmt.Fprintf(t.out, "%s %10s %10s %12s%s", t.key.header, "OPENS/S", "READS/S", "BYTES/S", eol)
+	for _, r := range sorted[:min(rows, len(sorted))] {
+		fmt.Fprintf(t.out, "%s %10.1f %10.1f %12s%s", t.key.row(t.env, r),
+			float64(r.opens)/per, float64(r.reads)/per, bytesPerSecond(r.bytes, per), eol)
+	}
+	if t.rest.opens+t.rest.reads > 0 {
+		fmt.Fprintf(t.out, "and more: %s%s", t.rest.format(per), eol)
+	}
+	if height > 0 {
+		t.out.WriteString("\x1b[J")
+	}
+
+	clear(t.rates)
+	t.rest, t.total = rate{}, rate{}
+	t.since, t.lost = now, lost
+	t.shown++
+	return t.out.Flush()
+}
+
+// format writes the rate on one line.
+func (r *rate) format(seconds float64) string {
+	return fmt.Sprintf("%.1f opens/s  %.1f reads/s  %s/s", float64(r.opens)/seconds, float64(r.reads)/seconds, bytesPerSecond(r.bytes, seconds))
+}
+
+// bytesPerSecond writes a number of bytes in an interval as bytes a second.
+func bytesPerSecond(n uint64, seconds float64) string {
+	v := float64(n) / seconds
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if v < 1024 {
+			return fmt.Sprintf("%.1f %s", v, unit)
+		}
+		v /= 1024
+	}
+	return fmt.Sprintf("%.1f TiB", v)
+}
+
+// commandName returns the name of a process, or - if it is gone.
+func commandName(proc string, pid uint64) string {
+	b, err := os.ReadFile(filepath.Join(proc, strconv.FormatUint(pid, 10), "comm"))
+	if err != nil {
+		return "-"
+	}
+	return printable(bytes.TrimSuffix(b, []byte("\n")))
+}
+
+// printable replaces what a terminal could take for a command: a process can
+// name itself anything.
+func printable(b []byte) string {
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
