@@ -1,0 +1,30 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Makes sure that the Debian packages of a task are installed: installs them as
+# root, otherwise says which command does.
+#
+#   deps.sh PACKAGE...
+set -eu
+
+missing=
+for package in "$@"; do
+	status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) || status=
+	[ "$status" = 'install ok installed' ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "deps.sh: this is not Debian; install what these packages hold and run again with DEPS=skip:$missing" >&2
+	exit 1
+fi
+install="apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" -ne 0 ]; then
+	echo "deps.sh: run this first: sudo sh -c 'apt-get update && $install'" >&2
+	exit 1
+fi
+echo "deps.sh: installing$missing" >&2
+apt-get update -q >&2
+# the list is meant to be split
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _SCOUTFS_IOCTL_H_
+#define _SCOUTFS_IOCTL_H_
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+#define SCOUTFS_IOCTL_MAGIC 0xE8  /* arbitrarily chosen hole in ioctl-number.rst */
+
+/* the one ScoutFS command that daemon and command use to recognize a mount */
+struct scoutfs_ioctl_statfs_more {
+	__u64 fsid;
+	__u64 rid;
+	__u64 committed_seq;
+	__u64 total_meta_blocks;
+	__u64 total_data_blocks;
+	__u64 reserved_meta_blocks;
+};
+
+#define SCOUTFS_IOC_STATFS_MORE \
+	_IOR(SCOUTFS_IOCTL_MAGIC, 10, struct scoutfs_ioctl_statfs_more)
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _SCOUTFS_SUPER_H_
+#define _SCOUTFS_SUPER_H_
+
+/*
+ * What notify.c needs to know of a mount, by the names that ScoutFS gives
+ * it, and what the stand-in needs itself.
+ */
+
+#include <linux/fs.h>
+#include <linux/kobject.h>
+#include <linux/completion.h>
+#include <linux/atomic.h>
+
+struct scoutfs_counters;
+struct scoutfs_notify_ring;
+
+struct scoutfs_sb_info {
+	u64 fsid;
+	u64 rid;
+
+	struct scoutfs_notify_ring __rcu *notify_ring;
+	u64 notify_seq;
+
+	struct scoutfs_counters *counters;
+
+	atomic64_t next_ino;
+
+	/* /sys/fs/scoutfs/f.FSID.r.RID, the counters' is below it */
+	struct kobject kobj;
+	struct completion kobj_released;
+};
+
+static inline struct scoutfs_sb_info *SCOUTFS_SB(struct super_block *sb)
+{
+	return sb->s_fs_info;
+}
+
+int testfs_sysfs_init(void);
+void testfs_sysfs_exit(void);
+int testfs_sysfs_setup(struct super_block *sb);
+void testfs_sysfs_destroy(struct super_block *sb);
+
+#endif

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
+	"golang.org/x/sys/unix"
+)
+
+// Config describes one machine and the program to run in it.
+type Config struct {
+	Kernel *KernelTree
+
+	// Argv is the program and its arguments. A name without a slash is looked
+	// up in the guest's PATH: /usr/bin, /usr/sbin, /bin, /sbin. Busybox's
+	// programs are in /bin.
+	Argv []string
+	Env  []string // "NAME=value", for the program
+
+	// Modules are loaded in this order before the program starts, after all
+	// that they depend on: .ko files by path, the kernel's own by name. What
+	// disks and ext4 need is always loaded.
+	Modules []string
+	// LaterModules are only put into the machine, as /lib/modules/NAME.ko with
+	// underscores in NAME, for the program to load. What they depend on comes
+	// along and has to be loaded first.
+	LaterModules []string
+
+	Files map[string]File // by absolute path in the guest
+	Disks []int64         // sizes in bytes of sparse empty disks: /dev/vda, ...
+	// Images are raw disk images here that become the disks after those. What
+	// the machine writes to them is lost at its end.
+	Images []string
+
+	// Root is the path of an ext4 image with systemd. The machine boots it with
+	// systemd as PID 1 and the program as a service of multi-user.target; Disks
+	// come after it, from /dev/vdb on. What the machine writes to it is not kept.
+	// Modules are loaded before systemd starts, and Files added.
+	Root string
+
+	Memory int    // MiB; 0 means 1024
+	CPUs   int    // 0 means 2
+	Append string // more of the kernel's command line
+
+	// Timeout limits the machine's life, from the start of QEMU; 0 means 3
+	// minutes. The context's deadline holds as well.
+	Timeout time.Duration
+
+	// Output gets the program's output, as it comes. It is called from one
+	// goroutine.
+	Output io.Writer
+	// Log is the file that gets the kernel's console and the program's output
+	// with the seconds since the start; "" means none.
+	Log string
+	// AllowConsole are kernel messages that would be taken for trouble but are
+	// expected.
+	AllowConsole []*regexp.Regexp
+}
+
+// Result is how a machine ended.
+type Result struct {
+	Status  int           // the program's exit status, 128 plus the signal if killed
+	Elapsed time.Duration // from the start of QEMU to its end
+}
+
+// Errors of [Boot], for errors.Is.
+var (
+	// ErrKernel: the kernel reported trouble on its console.
+	ErrKernel = errors.New("the kernel reported trouble")
+	// ErrNoEnd: the machine stopped before its last line.
+	ErrNoEnd = errors.New("the machine did not reach its last line")
+	// ErrTimeout: the machine was killed at its time limit.
+	ErrTimeout = errors.New("the machine was killed at its time limit")
+)
+
+// baseModules give every machine its disks and a file system for them.
+var baseModules = []string{"virtio_pci", "virtio_blk", "ext4"}
+
+const guestPath = "/usr/bin:/usr/sbin:/bin:/sbin"
+
+// Boot boots a machine, runs a program in it and returns once QEMU has ended.
+// The error tells about the machine; a program that fails is a Status and no
+// error. With an error the Result is still valid, its Status -1 if the program
+// did not end. Several machines can run at once.
+func Boot(ctx context.Context, c Config) (*Result, error) {
+	if c.Kernel == nil || len(c.Argv) == 0 {
+		return nil, errors.New("boot: Config needs a Kernel and an Argv")
+	}
+	qemu, err := tool("qemu-system-x86_64", "qemu-system-x86")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "vm-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+
+	initProgram := filepath.Join(dir, "init")
+	if err := goBuild(ctx, "build", "./vm/init", initProgram); err != nil {
+		return nil, err
+	}
+	spec := &proto.Spec{
+		Nonce: rand.Text(),
+		Disks: len(c.Disks) + len(c.Images),
+		Root:  c.Root != "",
+		Argv:  c.Argv,
+		Env: append([]string{
+			"PATH=" + guestPath, "HOME=/root", "TMPDIR=/tmp", proto.EnvGuest + "=" + c.Kernel.Name,
+		}, c.Env...),
+	}
+	if spec.Root {
+		spec.Disks++
+		spec.Files = slices.Sorted(maps.Keys(c.Files))
+	}
+	initramfs := filepath.Join(dir, "initramfs")
+	if err := makeInitramfs(ctx, initramfs, initProgram, &c, spec); err != nil {
+		return nil, fmt.Errorf("make the initramfs: %w", err)
+	}
+	args, err := qemuArgs(&c, dir, initramfs)
+	if err != nil {
+		return nil, err
+	}
+
+	m := &machine{nonce: spec.Nonce, output: c.Output, trouble: trouble{allow: c.AllowConsole}, status: -1}
+	if m.output == nil {
+		m.output = io.Discard
+	}
+	if c.Log != "" {
+		if err := os.MkdirAll(filepath.Dir(c.Log), 0o755); err != nil {
+			return nil, err
+		}
+		f, err := os.Create(c.Log)
+		if err != nil {
+			return nil, fmt.Errorf("create the machine's log: %w", err)
+		}
+		defer f.Close()
+		m.log = f
+	}
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = 3 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return m.run(ctx, qemu, args)
+}
+
+// qemuArgs makes the disks and returns QEMU's arguments.
+func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
+	memory, cpus := c.Memory, c.CPUs
+	if memory == 0 {
+		memory = 1024
+	}
+	if cpus == 0 {
+		cpus = 2
+	}
+	// An emulated machine on a busy host is slow, not stuck: the limits on
+	// what looks stuck are for hours of nothing. nokaslr makes addresses in the
+	// log match the module's.
+	cmdline := strings.Join([]string{
+		"console=ttyS0", "panic=-1", "oops=panic", "nokaslr", "random.trust_cpu=on",
+		"rcupdate.rcu_cpu_stall_timeout=60", c.Append,
+	}, " ")
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
+		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
+		"-kernel", c.Kernel.Image, "-initrd", initramfs, "-append", cmdline,
+		// The first descriptor that a child of exec.Cmd gets beside the
+		// standard ones is 3.
+		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
+		"-chardev", "socket,id=program,fd=4", "-serial", "chardev:program",
+	}
+	if n := len(c.Disks) + len(c.Images); n > 25 {
+		return nil, fmt.Errorf("make %d disks: at most 25", n)
+	}
+	const drive = "if=virtio,format=raw,cache=unsafe,discard=unmap,file="
+	if c.Root != "" {
+		args = append(args, "-drive", "snapshot=on,"+drive+c.Root)
+	}
+	for i, size := range c.Disks {
+		p := filepath.Join(dir, fmt.Sprintf("disk%d", i))
+		f, err := os.Create(p)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+			return nil, fmt.Errorf("make a disk of %d bytes: %w", size, err)
+		}
+		args = append(args, "-drive", drive+p)
+	}
+	for _, image := range c.Images {
+		args = append(args, "-drive", "snapshot=on,"+drive+image)
+	}
+	return args, nil
+}
+
+// machine is a running QEMU. The readers of its two ports share it.
+type machine struct {
+	nonce string
+	start time.Time
+
+	mu      sync.Mutex // guards log
+	log     io.Writer
+	logFail error
+
+	// Each belongs to one reader until both have ended.
+	output  io.Writer
+	trouble trouble
+	ended   bool
+	status  int
+}
+
+// run starts QEMU and returns after its end, when both ports are drained.
+func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result, error) {
+	console, consoleEnd, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer console.Close()
+	program, programEnd, err := socketPair()
+	if err != nil {
+		consoleEnd.Close()
+		return nil, err
+	}
+	defer program.Close()
+
+	var msg bytes.Buffer
+	cmd := exec.Command(qemu, args...)
+	cmd.Stdout, cmd.Stderr = &msg, &msg
+	cmd.ExtraFiles = []*os.File{consoleEnd, programEnd}
+	// A machine does not outlive the test that is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+
+	m.start = time.Now()
+	started, done := make(chan error), make(chan error, 1)
+	go func() {
+		// The death signal is tied to the thread that starts the process.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		consoleEnd.Close()
+		programEnd.Close()
+		started <- err
+		if err == nil {
+			done <- cmd.Wait()
+		}
+		runtime.UnlockOSThread()
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+
+	var readers sync.WaitGroup
+	readers.Add(2)
+	go func() { defer readers.Done(); m.lines(console, "kernel", m.trouble.check) }()
+	go func() { defer readers.Done(); m.lines(program, "", m.programLine) }()
+
+	var errs []error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		limit := time.Since(m.start).Round(time.Second)
+		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, fmt.Errorf("kill QEMU: %w", err))
+		}
+		<-done
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			errs = append(errs, fmt.Errorf("%w, after %v", ErrTimeout, limit))
+		} else {
+			errs = append(errs, context.Cause(ctx))
+		}
+	}
+	readers.Wait()
+	res := &Result{Status: m.status, Elapsed: time.Since(m.start)}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("run QEMU: %w\n%s", err, msg.String()))
+	}
+	if len(m.trouble.lines) > 0 {
+		errs = append(errs, fmt.Errorf("%w:\n\t%s", ErrKernel, strings.Join(m.trouble.lines, "\n\t")))
+	}
+	if !m.ended {
+		errs = append(errs, ErrNoEnd)
+	}
+	return res, errors.Join(append(errs, m.logFail)...)
+}
+
+// socketPair returns our end of a stream and the one to pass on.
+func socketPair() (here, there *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a socket pair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "vm"), os.NewFile(uintptr(fds[1]), "qemu"), nil
+}
+
+// lines hands every line of a port to the log and to handle, up to its end.
+func (m *machine) lines(r io.Reader, who string, handle func(line string)) {
+	br := bufio.NewReader(r)
+	for {
+		line, err := br.ReadString('\n')
+		if line != "" {
+			line = strings.TrimRight(line, "\r\n")
+			m.mu.Lock()
+			if m.log != nil {
+				_, e := fmt.Fprintf(m.log, "%8.3f %6s| %s\n", time.Since(m.start).Seconds(), who, line)
+				m.logFail = errors.Join(m.logFail, e)
+			}
+			m.mu.Unlock()
+			handle(line)
+		}
+		if err != nil {
+			// The end, or ECONNRESET when QEMU was killed: told elsewhere.
+			return
+		}
+	}
+}
+
+// programLine handles a line of the program's port.
+func (m *machine) programLine(line string) {
+	if status, ok := proto.ParseLastLine(line, m.nonce); ok {
+		m.ended, m.status = true, status
+		return
+	}
+	// A caller's writer that fails does not stop the machine.
+	_, _ = io.WriteString(m.output, line+"\n")
+}
+
+// goBuild builds a package of the tests module, static, for the guest. verb is
+// "build", or "test" for its tests.
+func goBuild(ctx context.Context, verb, pkg, out string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	argv := []string{"go", verb, "-o", out}
+	if verb == "test" {
+		argv = slices.Insert(argv, 2, "-c")
+	}
+	c := command{
+		dir:  filepath.Join(root, "tests"),
+		env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		argv: append(argv, pkg),
+	}
+	_, err = c.output(ctx)
+	return err
+}
+
+// BuildProgram builds a main package for the guest, without cgo, and writes it
+// to out, an absolute path. pkg is relative to the module: its folder below the
+// repository, such as "./cmd/scoutfs-notify" or "./tests/cmd/x".
+func BuildProgram(ctx context.Context, pkg, out string) error {
+	if rest, ok := strings.CutPrefix(pkg, "./tests/"); ok {
+		return goBuild(ctx, "build", "./"+rest, out)
+	}
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	c := command{
+		dir:  root,
+		env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		argv: []string{"go", "build", "-o", out, pkg},
+	}
+	_, err = c.output(ctx)
+	return err
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package proto is what the host side and PID 1 of a machine agree on.
+package proto
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+const (
+	// SpecPath is the file in the initramfs that holds the Spec, as JSON.
+	SpecPath = "/.vm.json"
+	// Port is the serial port for the program; the kernel has the first one.
+	Port = "/dev/ttyS1"
+	// EnvGuest is set in the program's environment, to the name of the kernel.
+	EnvGuest = "SCOUTFS_NOTIFY_GUEST"
+	// StatusInit is the exit status that PID 1 reports when it cannot start
+	// the program or cannot leave the machine as it should be.
+	StatusInit = 125
+)
+
+// Spec tells PID 1 what to do.
+type Spec struct {
+	Nonce   string   // tells this boot's last line from any other text
+	Modules []string // paths of modules, in the order to load them in
+	Disks   int      // how many of /dev/vda, /dev/vdb, ... to wait for
+	Argv    []string // the program and its arguments
+	Env     []string
+
+	// Root says that the first disk holds a root file system with systemd,
+	// which becomes PID 1. Files are copied into it.
+	Root  bool
+	Files []string
+}
+
+// Where a machine with systemd keeps what runs the program, out of sight of its
+// root file system.
+const (
+	ServiceInit = "/run/vm/init"
+	ServiceSpec = "/run/vm/spec.json"
+)
+
+// DiskPath returns the path in the guest of a disk, counted from 0; at most 26.
+func DiskPath(i int) string { return "/dev/vd" + string(rune('a'+i)) }
+
+// LastLine formats the last line of a machine that got to its end, without a
+// line feed.
+func LastLine(nonce string, status int) string {
+	return fmt.Sprintf("vm: end %s status %d", nonce, status)
+}
+
+// ParseLastLine returns the exit status if line is the last line of the boot
+// with that nonce.
+func ParseLastLine(line, nonce string) (status int, ok bool) {
+	text, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "vm: end "+nonce+" status ")
+	if !ok {
+		return 0, false
+	}
+	status, err := strconv.Atoi(text)
+	return status, err == nil
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// GuestTest is where Run puts the test binary in the machine.
+const GuestTest = "/usr/bin/guest.test"
+
+// BuildTest compiles the tests of a package of the tests module for the guest,
+// without cgo, and returns the binary's path. pkg is relative to the module:
+// "./guest".
+func BuildTest(tb testing.TB, pkg string) string {
+	tb.Helper()
+	out := filepath.Join(tb.TempDir(), "guest.test")
+	if err := goBuild(tb.Context(), "test", pkg, out); err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+// reserve is what a host test keeps of its time to report a machine's end, and
+// what a guest test binary keeps of the machine's to report its own.
+const reserve = 10 * time.Second
+
+// Run boots a machine that runs a compiled Go test binary, a path here, with
+// args such as "-test.run=X", and reports each test in the machine as a subtest
+// of t. It fails t for all that [Boot] calls an error, for a guest that ran no
+// test, and for a status that the tests' results do not explain. Config's Argv
+// and Output are Run's. The log goes to the cache's logs folder if Config names
+// none; its path is in the failure's message.
+func Run(t *testing.T, c Config, binary string, args ...string) {
+	t.Helper()
+	if c.Log == "" {
+		dir, err := CacheDir("logs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Log = filepath.Join(dir, strings.NewReplacer("/", "_", " ", "_").Replace(t.Name())+".log")
+	}
+	ctx := t.Context()
+	if end, ok := t.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-reserve))
+		defer cancel()
+	}
+	report, res, err := bootTest(ctx, c, binary, args)
+	if res != nil {
+		t.Logf("kernel %s (%s), machine up for %.1f s, log %s", c.Kernel.Name, c.Kernel.Version, res.Elapsed.Seconds(), c.Log)
+	}
+	if err != nil {
+		t.Errorf("machine: %v\nlog: %s", err, c.Log)
+	}
+	if report == nil {
+		return
+	}
+	report.replay(t)
+	for _, p := range report.problems(res, err) {
+		t.Errorf("guest: %s; log: %s", p, c.Log)
+	}
+	if t.Failed() {
+		t.Logf("the end of %s:\n%s", c.Log, tail(c.Log, 60))
+	}
+}
+
+// bootTest is Run without a testing.T.
+func bootTest(ctx context.Context, c Config, binary string, args []string) (*report, *Result, error) {
+	files := map[string]File{GuestTest: {Source: binary, Mode: 0o755}}
+	for name, f := range c.Files {
+		files[name] = f
+	}
+	c.Files = files
+	if c.Timeout == 0 {
+		c.Timeout = 3 * time.Minute
+	}
+	// The binary's own limit comes first: it prints where its tests hang.
+	limit := c.Timeout
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < limit {
+		limit = time.Until(end)
+	}
+	c.Argv = []string{GuestTest, "-test.v=test2json", "-test.paniconexit0"}
+	if limit > 3*reserve {
+		c.Argv = append(c.Argv, "-test.timeout="+(limit-reserve).String())
+	}
+	c.Argv = append(c.Argv, args...)
+
+	// Go's own parser knows its own format.
+	conv := exec.Command("go", "tool", "test2json")
+	in, err := conv.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := conv.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	conv.Stderr = os.Stderr
+	if err := conv.Start(); err != nil {
+		return nil, nil, fmt.Errorf("start go tool test2json: %w", err)
+	}
+	rep := newReport()
+	parsed := make(chan error, 1)
+	go func() {
+		err := rep.read(out)
+		// Whatever went wrong, the machine's output must not block.
+		_, _ = io.Copy(io.Discard, out)
+		parsed <- err
+	}()
+	c.Output = in
+	res, err := Boot(ctx, c)
+	err = errors.Join(err, in.Close(), <-parsed)
+	if e := conv.Wait(); e != nil {
+		err = errors.Join(err, fmt.Errorf("go tool test2json: %w", e))
+	}
+	return rep, res, err
+}
+
+// report is what a guest's tests did.
+type report struct {
+	root  *node
+	tests int // that started
+	stray strings.Builder
+}
+
+// node is a test of the guest.
+type node struct {
+	name   string
+	result string // "pass", "fail", "skip", or "" if it started and did not end
+	seen   bool
+	output strings.Builder
+	kids   []*node
+}
+
+func newReport() *report { return &report{root: &node{}} }
+
+// child returns a test below n, which it makes when there is none.
+func (n *node) child(name string) *node {
+	for _, k := range n.kids {
+		if k.name == name {
+			return k
+		}
+	}
+	k := &node{name: name}
+	n.kids = append(n.kids, k)
+	return k
+}
+
+func (r *report) test(name string) *node {
+	n := r.root
+	for part := range strings.SplitSeq(name, "/") {
+		n = n.child(part)
+	}
+	return n
+}
+
+// read takes in the events of test2json, up to the end of in.
+func (r *report) read(in io.Reader) error {
+	dec := json.NewDecoder(in)
+	for {
+		var e struct{ Action, Test, Output string }
+		err := dec.Decode(&e)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the events of the guest's tests: %w", err)
+		}
+		if e.Test == "" {
+			r.stray.WriteString(e.Output)
+			continue
+		}
+		n := r.test(e.Test)
+		if !n.seen {
+			n.seen = true
+			r.tests++
+		}
+		switch e.Action {
+		case "output":
+			if !strings.HasPrefix(strings.TrimLeft(e.Output, " "), "=== ") {
+				n.output.WriteString(e.Output)
+			}
+		case "pass", "fail", "skip":
+			n.result = e.Action
+		}
+	}
+}
+
+// failed tells whether a test of the report failed or did not end.
+func (n *node) failed() bool {
+	if n.seen && n.result != "pass" && n.result != "skip" {
+		return true
+	}
+	for _, k := range n.kids {
+		if k.failed() {
+			return true
+		}
+	}
+	return false
+}
+
+// problems returns what no subtest shows. err is Boot's.
+func (r *report) problems(res *Result, err error) []string {
+	var p []string
+	if r.tests == 0 {
+		p = append(p, "ran no test")
+	}
+	if err == nil && res.Status != 0 && !r.root.failed() {
+		p = append(p, fmt.Sprintf("exit status %d though no test failed", res.Status))
+	}
+	if err == nil && res.Status == 0 && r.root.failed() {
+		p = append(p, "exit status 0 though a test failed")
+	}
+	if len(p) > 0 && r.stray.Len() > 0 {
+		p = append(p, "output outside of tests:\n"+r.stray.String())
+	}
+	return p
+}
+
+// replay repeats the results as subtests of t.
+func (r *report) replay(t *testing.T) {
+	for _, k := range r.root.kids {
+		k.replay(t)
+	}
+}
+
+func (n *node) replay(t *testing.T) {
+	t.Run(n.name, func(t *testing.T) {
+		if out := strings.TrimRight(n.output.String(), "\n"); out != "" {
+			t.Log("\n" + out)
+		}
+		for _, k := range n.kids {
+			k.replay(t)
+		}
+		switch {
+		case !n.seen || n.result == "pass":
+		case n.result == "skip":
+			t.SkipNow()
+		case n.result == "fail":
+			t.Fail()
+		default:
+			t.Error("started in the guest and did not end")
+		}
+	})
+}
+
+// tail returns the last n lines of a file.
+func tail(file string, n int) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

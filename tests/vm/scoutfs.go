@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrNoSource says that SCOUTFS_SRC is not set: what needs ScoutFS's source,
+// which is no part of this project, has to be skipped.
+var ErrNoSource = errors.New("SCOUTFS_SRC is not set; it names a ScoutFS work tree or bare repository with its tags")
+
+// ScoutFSBuild asks for a build of ScoutFS.
+type ScoutFSBuild struct {
+	Source  string      // work tree or bare repository; "" means SCOUTFS_SRC
+	Version string      // a tag, such as "v1.30"
+	Kernel  *KernelTree // to build the module for
+	// Patches is the folder with the series to apply, such as the
+	// repository's patches/v1.30; "" builds upstream's own tree.
+	Patches string
+}
+
+// ScoutFSTree is a built ScoutFS.
+type ScoutFSTree struct {
+	Dir    string // the tree that was built, patched
+	Module string // path of scoutfs.ko
+	Util   string // path of the scoutfs command
+}
+
+// ScoutFS builds a version of ScoutFS out of the user's repository: the module
+// with upstream's own make, which runs sparse and takes warnings for errors,
+// and the command. Nothing is written to the repository. The module's build must
+// print nothing but its steps. The result is kept in the cache for the same tag,
+// patches, kernel and compiler.
+func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
+	if b.Source == "" {
+		if b.Source = os.Getenv("SCOUTFS_SRC"); b.Source == "" {
+			return nil, ErrNoSource
+		}
+	}
+	if b.Kernel.Build == "" {
+		return nil, fmt.Errorf("build ScoutFS: kernel %s has no build directory; see OpenKernel for where it goes", b.Kernel.Name)
+	}
+	var err error
+	if b.Source, err = filepath.Abs(b.Source); err != nil {
+		return nil, err
+	}
+	for name, pkg := range map[string]string{"sparse": "sparse", "git": "git", "make": "make", "gcc": "gcc"} {
+		if _, err := tool(name, pkg); err != nil {
+			return nil, err
+		}
+	}
+	commit, err := run(ctx, "git", "-C", b.Source, "rev-parse", "--verify", "--quiet", "--end-of-options",
+		"refs/tags/"+b.Version+"^{commit}")
+	if err != nil {
+		return nil, fmt.Errorf("find the tag %s in %s (git fetch --tags may help): %w", b.Version, b.Source, err)
+	}
+	var patches []string
+	if b.Patches != "" {
+		if patches, err = seriesOf(b.Patches); err != nil {
+			return nil, err
+		}
+	}
+	key, err := b.key(ctx, strings.TrimSpace(commit), patches)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := CacheDir("scoutfs")
+	if err != nil {
+		return nil, err
+	}
+	kind := "patched"
+	if len(patches) == 0 {
+		kind = "upstream"
+	}
+	name := strings.Join([]string{b.Version, kind, b.Kernel.Version, key}, "-")
+	dir, err := cached(parent, name, func(tmp string) error { return b.build(ctx, tmp, kind, patches) })
+	if err != nil {
+		return nil, fmt.Errorf("build ScoutFS %s (%s) for kernel %s: %w", b.Version, kind, b.Kernel.Name, err)
+	}
+	return &ScoutFSTree{
+		Dir:    filepath.Join(dir, "tree"),
+		Module: filepath.Join(dir, "tree/kmod/src/scoutfs.ko"),
+		Util:   filepath.Join(dir, "tree/utils/src/scoutfs"),
+	}, nil
+}
+
+// seriesOf returns the absolute paths of a folder's patches in their order.
+func seriesOf(dir string) ([]string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.patch"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("read the series in %s: no *.patch there", dir)
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// key names all that decides what the build gives.
+func (b *ScoutFSBuild) key(ctx context.Context, commit string, patches []string) (string, error) {
+	h := sha256.New()
+	gcc, err := run(ctx, "gcc", "--version")
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(h, "%s\n%s\n%s\n", commit, b.Kernel.Version, gcc)
+	// Two kernels of one version can differ in these.
+	inputs := append([]string{filepath.Join(b.Kernel.Build, ".config"), filepath.Join(b.Kernel.Build, "Module.symvers")}, patches...)
+	for _, p := range inputs {
+		text, err := os.ReadFile(p)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		fmt.Fprintf(h, "%d\n%s", len(text), text)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
+}
+
+// git is the command with none of the user's settings that could change what it
+// makes here: hooks, signatures, line ends.
+func (b *ScoutFSBuild) git(ctx context.Context, dir string, args ...string) (string, error) {
+	argv := []string{"git", "-C", dir, "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false",
+		"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false",
+		"-c", "user.name=scoutfs-notify", "-c", "user.email=scoutfs-notify@localhost"}
+	return command{env: []string{"GIT_TERMINAL_PROMPT=0"}, argv: append(argv, args...)}.output(ctx)
+}
+
+// build fills dir.
+func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []string) error {
+	start := time.Now()
+	tree := filepath.Join(dir, "tree")
+	// Objects stay where they are; git am --3way finds the blobs it needs.
+	if _, err := b.git(ctx, dir, "clone", "--quiet", "--shared", "--no-checkout", b.Source, tree); err != nil {
+		return err
+	}
+	if _, err := b.git(ctx, tree, "checkout", "--quiet", "--detach", "refs/tags/"+b.Version); err != nil {
+		return err
+	}
+	if len(patches) > 0 {
+		if _, err := b.git(ctx, tree, append([]string{"am", "--quiet", "--3way", "--"}, patches...)...); err != nil {
+			return fmt.Errorf("apply the series %s: %w", b.Patches, err)
+		}
+	}
+	progress("ScoutFS %s (%s): building the module for kernel %s, which takes a minute or two", b.Version, kind, b.Kernel.Version)
+	if err := strictMake(ctx, filepath.Join(tree, "kmod"), "SK_KSRC="+b.Kernel.Build); err != nil {
+		return err
+	}
+	progress("ScoutFS %s (%s): building the command", b.Version, kind)
+	if _, err := run(ctx, "nice", "make", "-j2", "-C", filepath.Join(tree, "utils")); err != nil {
+		return fmt.Errorf("build utils (the Debian packages libblkid-dev uuid-dev libssl-dev sparse are needed): %w", err)
+	}
+	progress("ScoutFS %s (%s): ready after %.0f s", b.Version, kind, time.Since(start).Seconds())
+	return nil
+}
+
+// kbuildLine matches what a build without warnings prints: its steps, the
+// commands of upstream's own Makefile, and kbuild's notes that another compiler
+// built the kernel and that there is no vmlinux to take type information from.
+var kbuildLine = regexp.MustCompile(`^(\s*` +
+	`|  (CC|LD|AR|AS|CHECK|MODPOST|BTF|GEN|UPD) .*` +
+	`|make(\[\d+\])?: (Entering|Leaving) directory .*` +
+	`|\S*make .*CONFIG_SCOUTFS_FS=m.*` +
+	`|warning: the compiler differs from the one used to build the kernel` +
+	`|  The kernel was built by: .*|  You are using: .*` +
+	`|Skipping BTF generation for .*` +
+	`)$`)
+
+// strictMake runs make and takes every line of output that is not kbuild's own
+// for an error. It does without make -s, with which kbuild throws away what
+// commands print, the findings of sparse too.
+func strictMake(ctx context.Context, dir string, args ...string) error {
+	out, err := command{argv: append([]string{"nice", "make", "-j2", "-C", dir}, args...)}.combined(ctx)
+	var loud []string
+	for line := range strings.Lines(out) {
+		if line = strings.TrimRight(line, "\n"); !kbuildLine.MatchString(line) {
+			loud = append(loud, line)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, strings.Join(loud, "\n"))
+	}
+	if len(loud) > 0 {
+		return fmt.Errorf("make -C %s printed more than its steps:\n%s", dir, strings.Join(loud, "\n"))
+	}
+	return nil
+}
+
+// Config returns a machine that has this ScoutFS: the module loaded, the
+// command, two empty disks, and FS=scoutfs in the environment, which tells the
+// guest's tests to make and mount it.
+func (s *ScoutFSTree) Config(k *KernelTree) Config {
+	return Config{
+		Kernel:  k,
+		Modules: []string{s.Module},
+		Files:   map[string]File{"/usr/sbin/scoutfs": {Source: s.Util}},
+		Disks:   []int64{8 << 30, 16 << 30},
+		Env:     []string{"FS=scoutfs"},
+	}
+}
