@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package boot runs the tests of tests/guest in machines: on the stand-in with
+// every kernel, and on real ScoutFS when SCOUTFS_SRC is set.
+package boot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+// guestTests are the tests of the guest that run here, all if it is empty.
+var guestTests = os.Getenv("GUEST_TESTS")
+
+// machine returns what all machines have: daemon, command, smoke test.
+func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Config {
+	t.Helper()
+	c := vm.Config{
+		Kernel:  k,
+		Modules: []string{"libcrc32c"},
+		Timeout: machineTimeout(t),
+		Files: map[string]vm.File{
+			guest.Module:    {Source: patched},
+			guest.Unpatched: {Source: unpatched},
+			guest.Smoke:     {Data: smoke(t)},
+		},
+	}
+	// how long the long tests are, for who asks for more than the default
+	for _, name := range []string{"SOAK", "CHAOS", "SEED"} {
+		if v := os.Getenv(name); v != "" {
+			c.Env = append(c.Env, name+"="+v)
+		}
+	}
+	bin := t.TempDir()
+	for _, path := range []string{guest.Daemon, guest.Command} {
+		out := filepath.Join(bin, filepath.Base(path))
+		if err := vm.BuildProgram(t.Context(), "./cmd/"+filepath.Base(path), out); err != nil {
+			t.Fatal(err)
+		}
+		c.Files[path] = vm.File{Source: out, Mode: 0o755}
+	}
+	for _, name := range []string{"socat", "xxd"} {
+		c.Files["/usr/bin/"+name] = vm.File{Source: "/usr/bin/" + name, Mode: 0o755}
+	}
+	return c
+}
+
+// machineTimeout is the limit of a machine's life: what is left of the test's
+// own, or a limit that none should need.
+func machineTimeout(t *testing.T) time.Duration {
+	if end, ok := t.Deadline(); ok {
+		return time.Until(end)
+	}
+	return time.Hour
+}
+
+// smoke returns the README's smoke test, as it is typed there.
+func smoke(t *testing.T) []byte {
+	t.Helper()
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(readme), "<!-- smoke test: run by tests/boot as it is typed -->\n\n```sh\n")
+	block, _, ok2 := strings.Cut(rest, "```")
+	if !ok || !ok2 {
+		t.Fatal("README.md has no smoke test")
+	}
+	return []byte(block)
+}
+
+func runGuest(t *testing.T, c vm.Config) {
+	t.Helper()
+	args := []string{"-test.v"}
+	if guestTests != "" {
+		args = append(args, "-test.run="+guestTests)
+	}
+	vm.Run(t, c, vm.BuildTest(t, "./guest"), args...)
+}
+
+func kernel(t *testing.T, name string) *vm.KernelTree {
+	t.Helper()
+	k, err := vm.Kernel(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestStandIn(t *testing.T) {
+	for _, name := range vm.KernelNames() {
+		t.Run(name, func(t *testing.T) {
+			k := kernel(t, name)
+			m, err := standin.Build(t.Context(), k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := machine(t, k, m.Patched, m.Unpatched)
+			c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn)
+			c.Files["/bin/scoutfs"] = vm.File{Data: []byte(standin.Scoutfs), Mode: 0o755}
+			runGuest(t, c)
+		})
+	}
+}
+
+func TestScoutFS(t *testing.T) {
+	versions, err := standin.Versions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range versions {
+		t.Run(version, func(t *testing.T) {
+			k := kernel(t, vm.KernelNames()[0])
+			patched, unpatched := scoutfs(t, k, version)
+			c := machine(t, k, patched.Module, unpatched.Module)
+			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+version)
+			c.Disks = patched.Config(k).Disks
+			c.Memory = patched.Config(k).Memory
+			c.Files["/bin/scoutfs"] = vm.File{Source: patched.Util, Mode: 0o755}
+			runGuest(t, c)
+		})
+	}
+}
+
+// scoutfs returns a version built with its series and without.
+func scoutfs(t *testing.T, k *vm.KernelTree, version string) (patched, unpatched *vm.ScoutFSTree) {
+	t.Helper()
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := func(patches string) *vm.ScoutFSTree {
+		tree, err := vm.ScoutFS(t.Context(), vm.ScoutFSBuild{Version: version, Kernel: k, Patches: patches})
+		if errors.Is(err, vm.ErrNoSource) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree
+	}
+	return build(filepath.Join(root, "patches", version)), build("")
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package daemon_test holds what the daemon writes against other people's
+// parsers, which the daemon's own module does without.
+package daemon_test
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
+)
+
+func sampleState() *daemon.State {
+	return &daemon.State{
+		Version: `1.0-"x"`, MountPoint: "/mnt/a \\ b\n\"c\" \xff ä", FSID: 0xabc, RID: 0xdef, PID: 42,
+		Start:   time.Unix(1700000000, 7_000_000),
+		Records: 1000, LastSeq: 1017, KernelDropped: 17, Batches: 30, FullBatches: 2,
+		SentRecords: 1 << 40, SentPackets: 950, LostRecords: 100, LostEpisodes: 3,
+		MaxClients: 64, Accepted: 5,
+		Refused: daemon.RefusedState{MaxClients: 1, Credentials: 2, Resources: 3, Protocol: 4},
+		Clients: []daemon.ClientState{
+			{ID: 1, PID: 4242, Records: 1000, Lost: 0},
+			{ID: 5, PID: 4242, Records: 900, Lost: 100},
+		},
+	}
+}
+
+// parse parses metrics as Prometheus does, and returns the value of each sample
+// by name and labels but for the file system's.
+func parse(t *testing.T, text string) (map[string]float64, map[string]*dto.MetricFamily) {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	samples := make(map[string]float64)
+	for name, f := range families {
+		for _, m := range f.GetMetric() {
+			var fsid string
+			var labels []string
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "fsid" {
+					fsid = l.GetValue()
+					continue
+				}
+				labels = append(labels, fmt.Sprintf(" %s=%s", l.GetName(), l.GetValue()))
+			}
+			slices.Sort(labels)
+			id := name + strings.Join(labels, "")
+			if fsid != "0000000000000abc" {
+				t.Errorf("%s is of file system %q", id, fsid)
+			}
+			value := m.GetGauge().GetValue()
+			if f.GetType() == dto.MetricType_COUNTER {
+				value = m.GetCounter().GetValue()
+			}
+			if _, twice := samples[id]; twice {
+				t.Errorf("%s is there twice", id)
+			}
+			samples[id] = value
+		}
+	}
+	return samples, families
+}
+
+func TestMetrics(t *testing.T) {
+	var b bytes.Buffer
+	if err := sampleState().WriteMetrics(&b); err != nil {
+		t.Fatal(err)
+	}
+	samples, families := parse(t, b.String())
+
+	want := map[string]float64{
+		"info mount_point=/mnt/a \\ b\n\"c\" \uFFFD ä rid=0000000000000def version=1.0-\"x\"": 1,
+		"start_time_seconds":           1700000000.007,
+		"records_total":                1000,
+		"kernel_dropped_records_total": 17,
+		"last_seq":                     1017,
+		"batches_total":                30,
+		"full_batches_total":           2,
+		"clients":                      2,
+		"max_clients":                  64,
+		"clients_accepted_total":       5,
+		"clients_refused_total reason=max_clients":    1,
+		"clients_refused_total reason=credentials":    2,
+		"clients_refused_total reason=resources":      3,
+		"clients_refused_total reason=protocol":       4,
+		"sent_records_total":                          1 << 40,
+		"sent_packets_total":                          950,
+		"sent_bytes_total":                            1 << 46,
+		"lost_records_total":                          100,
+		"lost_episodes_total":                         3,
+		"client_sent_records_total client=1 pid=4242": 1000,
+		"client_sent_records_total client=5 pid=4242": 900,
+		"client_lost_records_total client=1 pid=4242": 0,
+		"client_lost_records_total client=5 pid=4242": 100,
+	}
+	for id, v := range want {
+		got, ok := samples["scoutfs_notify_"+id]
+		if !ok || math.Abs(got-v) > 1e-6 {
+			t.Errorf("%s is %v, want %v", id, got, v)
+		}
+		delete(samples, "scoutfs_notify_"+id)
+	}
+	for id, v := range samples {
+		t.Errorf("unexpected: %s is %v", id, v)
+	}
+
+	// The conventions that promtool checks.
+	for name, f := range families {
+		if f.GetHelp() == "" {
+			t.Errorf("%s has no help", name)
+		}
+		counter := f.GetType() == dto.MetricType_COUNTER
+		if !counter && f.GetType() != dto.MetricType_GAUGE {
+			t.Errorf("%s is of type %v", name, f.GetType())
+		}
+		if counter != strings.HasSuffix(name, "_total") {
+			t.Errorf("%s is of type %v", name, f.GetType())
+		}
+	}
+}
+
+// TestMetricsWithoutClients: a family without samples is no error to a parser.
+func TestMetricsWithoutClients(t *testing.T) {
+	st := sampleState()
+	st.Clients = nil
+	var b bytes.Buffer
+	if err := st.WriteMetrics(&b); err != nil {
+		t.Fatal(err)
+	}
+	if samples, _ := parse(t, b.String()); samples["scoutfs_notify_clients"] != 0 {
+		t.Errorf("%v clients", samples["scoutfs_notify_clients"])
+	}
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package guest
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	envChaos = "CHAOS" // how many steps TestChaos takes
+	envSeed  = "SEED"  // of its random numbers
+)
+
+// chaos is a mount under load whose daemon and clients are ended at random.
+type chaos struct {
+	*fs
+	t       *testing.T
+	rand    *rand.Rand
+	files   sync.RWMutex // held for reading while a file is open
+	load    atomic.Uint64
+	daemon  *daemon
+	watcher *watcher
+	crashes []*exec.Cmd // clients that will be killed
+	seen    uint64
+}
+
+// watcher is the client whose numbers are checked. It ends with its daemon.
+type watcher struct {
+	c    *notify.Client
+	last *atomic.Uint64 // seq of this mount, over all watchers
+	n    atomic.Uint64
+	done chan error
+}
+
+func (c *chaos) watch(last *atomic.Uint64) {
+	w := &watcher{c: c.dial(), last: last, done: make(chan error, 1)}
+	w.c.SetReadDeadline(time.Time{})
+	go func() {
+		for {
+			recs, err := w.c.ReadBatch()
+			if err != nil {
+				w.done <- err
+				return
+			}
+			for _, r := range recs {
+				if was := last.Swap(r.Seq); r.Seq <= was {
+					c.t.Errorf("seq %d came after %d", r.Seq, was)
+				}
+			}
+			w.n.Add(uint64(len(recs)))
+		}
+	}()
+	c.watcher = w
+}
+
+// endWatch waits for the end of the stream, which the daemon's end must bring.
+func (c *chaos) endWatch() {
+	c.t.Helper()
+	w := c.watcher
+	select {
+	case err := <-w.done:
+		// killed, the daemon may have left the client's request unread
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, notify.ErrRefused) {
+			c.t.Errorf("the client's stream ended with %v", err)
+		}
+	case <-time.After(patience):
+		c.t.Fatal("the client's stream does not end with the daemon")
+	}
+	w.c.Close()
+	c.seen += w.n.Load()
+}
+
+// start starts a daemon and a watcher, and checks what must always hold.
+func (c *chaos) start(last *atomic.Uint64) {
+	c.t.Helper()
+	c.daemon = c.startDaemon()
+	c.watch(last)
+}
+
+func (c *chaos) check() {
+	c.t.Helper()
+	sock := notify.SocketPath(c.FSID)
+	if st, err := os.Stat(sock); err != nil {
+		c.t.Error(err)
+	} else if st.Mode() != os.ModeSocket|0o600 {
+		c.t.Errorf("mode of %s is %v", sock, st.Mode())
+	}
+	// One line for each socket: the flag __SO_ACCEPTCON marks a listening one.
+	text, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	listeners := 0
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == sock && f[3] == "00010000" {
+			listeners++
+		}
+	}
+	if listeners != 1 {
+		c.t.Errorf("%d listeners at %s, not 1", listeners, sock)
+	}
+}
+
+// TestChaos ends daemons, clients and mounts at random, under load.
+func TestChaos(t *testing.T) {
+	number := func(env string, or uint64) uint64 {
+		if s := os.Getenv(env); s != "" {
+			n, err := strconv.ParseUint(s, 10, 64)
+			if err != nil {
+				t.Fatalf("%s: %v", env, err)
+			}
+			return n
+		}
+		return or
+	}
+	steps := int(number(envChaos, 30))
+	seed := number(envSeed, uint64(time.Now().UnixNano()))
+	t.Logf("%d steps, %s=%d", steps, envSeed, seed)
+
+	c := &chaos{fs: setup(t), t: t, rand: rand.New(rand.NewPCG(seed, 0))}
+	c.create("a", 4096)
+	stop := make(chan struct{})
+	var loaders sync.WaitGroup
+	for range 2 {
+		loaders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c.files.RLock()
+				if b, err := os.ReadFile(c.path("a")); err != nil || len(b) != 4096 {
+					t.Errorf("read of %d bytes: %v", len(b), err)
+				}
+				c.files.RUnlock()
+				c.load.Add(1)
+			}
+		})
+	}
+	defer loaders.Wait()
+	defer close(stop)
+
+	last := new(atomic.Uint64)
+	c.start(last)
+	taken := make(map[string]int)
+	actions := []struct {
+		name   string
+		weight int
+		do     func()
+	}{
+		{"kill -9", 3, func() {
+			c.daemon.signal(unix.SIGKILL)
+			c.daemon.wait()
+			c.endWatch()
+			c.start(last)
+		}},
+		{"SIGTERM", 3, func() {
+			c.daemon.signal(unix.SIGTERM)
+			if status := c.daemon.wait(); status != 0 {
+				t.Errorf("scoutfs-notifyd ended with %d after SIGTERM", status)
+			}
+			c.endWatch()
+			c.start(last)
+		}},
+		{"umount and mount", 2, func() {
+			c.files.Lock()
+			c.umountQuietly()
+			if status := c.daemon.wait(); status != 0 {
+				t.Errorf("scoutfs-notifyd ended with %d after umount", status)
+			}
+			c.endWatch()
+			c.mount()
+			if !isScoutFS() {
+				c.create("a", 4096)
+			}
+			c.files.Unlock()
+			last = new(atomic.Uint64)
+			c.start(last)
+		}},
+		{"a client comes", 3, func() {
+			if len(c.crashes) >= 8 {
+				return
+			}
+			cmd := exec.Command(Command, "tail", c.dir)
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+				return
+			}
+			c.crashes = append(c.crashes, cmd)
+		}},
+		{"a client crashes", 3, func() {
+			if len(c.crashes) == 0 {
+				return
+			}
+			n := c.rand.IntN(len(c.crashes))
+			cmd := c.crashes[n]
+			c.crashes = append(c.crashes[:n], c.crashes[n+1:]...)
+			cmd.Process.Kill()
+			cmd.Wait()
+		}},
+	}
+	weights := 0
+	for _, a := range actions {
+		weights += a.weight
+	}
+	began := time.Now()
+	for step := range steps {
+		n := c.rand.IntN(weights)
+		for _, a := range actions {
+			if n -= a.weight; n < 0 {
+				a.do()
+				taken[a.name]++
+				break
+			}
+		}
+		c.check()
+		// Under load: some accesses between any two steps.
+		for from := c.load.Load(); c.load.Load() < from+uint64(c.rand.IntN(20)); {
+			time.Sleep(time.Millisecond)
+		}
+		if t.Failed() {
+			t.Fatalf("step %d of %s=%d", step, envSeed, seed)
+		}
+		if (step+1)%100 == 0 {
+			t.Logf("%d steps after %v", step+1, time.Since(began).Round(time.Second))
+		}
+	}
+	c.daemon.signal(unix.SIGTERM)
+	c.daemon.wait()
+	c.endWatch()
+	for _, cmd := range c.crashes {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	t.Logf("%v, %d reads of the file, %d records seen in order", taken, c.load.Load(), c.seen)
+	if c.seen == 0 {
+		t.Error("no record was seen")
+	}
+}
+
+// umountQuietly is umount without a line in the log each time.
+func (c *chaos) umountQuietly() {
+	c.t.Helper()
+	if err := unix.Unmount(c.dir, 0); err != nil {
+		c.t.Fatalf("umount %s: %v", c.dir, err)
+	}
+	c.mounted = false
+}

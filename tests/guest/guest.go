@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package guest holds the tests that run inside the machines of tests/vm, and
+// the names that they and the host side agree on. On a host they are skipped.
+package guest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
+	"golang.org/x/sys/unix"
+)
+
+// EnvFS tells the tests which file system they have: StandIn or ScoutFS.
+const (
+	EnvFS   = "FS"
+	StandIn = "testfs"
+	ScoutFS = "scoutfs"
+)
+
+// EnvVersion is the release of ScoutFS that the machine has.
+const EnvVersion = "SCOUTFS_VERSION"
+
+// What the host side puts into the machine.
+const (
+	// Module is the module with notify support.
+	Module = "/guest/patched/scoutfs.ko"
+	// Unpatched is the module without it.
+	Unpatched = "/guest/unpatched/scoutfs.ko"
+	// Smoke is the smoke test of the README, as it is typed there.
+	Smoke = "/guest/smoke.sh"
+
+	Daemon  = "/bin/scoutfs-notifyd"
+	Command = "/bin/scoutfs-notify"
+)
+
+// MountPoint is where the tests mount the file system, as README and man pages
+// do in their examples.
+const MountPoint = "/mnt/scoutfs"
+
+// FSID is what the stand-in is mounted with, so that it stays the same over a
+// remount as a real file system's does.
+const FSID = 0xfeedc0de12345678
+
+// LoadModule loads a kernel module.
+func LoadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+		return fmt.Errorf("load %s: %w", path, err)
+	}
+	return nil
+}
+
+// mkfs makes the file system on the machine's disks, once.
+var mkfs = sync.OnceValue(func() error {
+	out, err := exec.Command("scoutfs", "mkfs", "-A", "-f", "-Q", "0,127.0.0.1,20000",
+		proto.DiskPath(0), proto.DiskPath(1)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("scoutfs mkfs: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// Mount mounts the file system that EnvFS names on a directory, which it makes.
+// Real ScoutFS keeps its files from one mount to the next, the stand-in starts
+// empty each time.
+func Mount(dir string) error {
+	source, opts := "none", fmt.Sprintf("fsid=%x", uint64(FSID))
+	if os.Getenv(EnvFS) == ScoutFS {
+		if err := mkfs(); err != nil {
+			return err
+		}
+		source, opts = proto.DiskPath(1), "quorum_slot_nr=0,metadev_path="+proto.DiskPath(0)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, dir, "scoutfs", 0, opts); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", source, dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package guest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a test waits for an event that must come. The machine
+// is emulated and shares two cores, so it is long.
+const patience = 60 * time.Second
+
+// Workers check thread ids, so main must stay on the main thread.
+func init() { runtime.LockOSThread() }
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(envWorker); role != "" {
+		os.Exit(workerMain(role))
+	}
+	os.Exit(m.Run())
+}
+
+// inGuest skips a test that does not run in a machine of tests/vm.
+func inGuest(t *testing.T) {
+	t.Helper()
+	if os.Getenv(proto.EnvGuest) == "" {
+		t.Skip("runs only inside tests/vm")
+	}
+}
+
+func isScoutFS() bool { return os.Getenv(EnvFS) == ScoutFS }
+
+func insmod(t *testing.T, path string) {
+	t.Helper()
+	if err := LoadModule(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rmmod(t *testing.T) {
+	t.Helper()
+	if err := unix.DeleteModule("scoutfs", unix.O_NONBLOCK); err != nil {
+		t.Errorf("remove module scoutfs: %v", err)
+	}
+}
+
+// fs is a mounted file system.
+type fs struct {
+	t   *testing.T
+	dir string
+	notify.Mount
+	mounted bool
+}
+
+// setup loads the module with notify support and mounts. When the test ends,
+// umount and the module's removal must succeed.
+func setup(t *testing.T) *fs {
+	t.Helper()
+	inGuest(t)
+	insmod(t, Module)
+	t.Cleanup(func() { rmmod(t) })
+	return mountFS(t)
+}
+
+func mountFS(t *testing.T) *fs {
+	t.Helper()
+	f := &fs{t: t, dir: MountPoint}
+	f.mount()
+	t.Cleanup(func() {
+		if f.mounted {
+			f.umount()
+		}
+	})
+	return f
+}
+
+func (f *fs) mount() {
+	f.t.Helper()
+	if err := Mount(f.dir); err != nil {
+		f.t.Fatal(err)
+	}
+	f.mounted = true
+	var err error
+	if f.Mount, err = notify.Statfs(f.dir); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// umount must succeed at the first try, whoever observes the mount.
+func (f *fs) umount() {
+	f.t.Helper()
+	start := time.Now()
+	if err := unix.Unmount(f.dir, 0); err != nil {
+		f.t.Fatalf("umount %s: %v", f.dir, err)
+	}
+	f.mounted = false
+	f.t.Logf("umount took %v", time.Since(start).Round(time.Millisecond))
+}
+
+func (f *fs) path(name string) string { return filepath.Join(f.dir, name) }
+
+// create makes a file of a size and returns its inode number.
+func (f *fs) create(name string, size int) uint64 {
+	f.t.Helper()
+	data := bytes.Repeat([]byte("scoutfs-notify\n"), size/15+1)[:size]
+	if err := os.WriteFile(f.path(name), data, 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+	return f.ino(name)
+}
+
+func (f *fs) ino(name string) uint64 {
+	f.t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(f.path(name), &st); err != nil {
+		f.t.Fatalf("stat %s: %v", name, err)
+	}
+	return st.Ino
+}
+
+// touch opens a file, which makes one record, and closes it again.
+func (f *fs) touch(name string) {
+	f.t.Helper()
+	fd, err := unix.Open(f.path(name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		f.t.Fatalf("open %s: %v", name, err)
+	}
+	unix.Close(fd)
+}
+
+// keepTouching opens a file again and again until the function that it returns is
+// called.
+func (f *fs) keepTouching(name string) (stop func()) {
+	done := make(chan struct{})
+	var load sync.WaitGroup
+	load.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				f.touch(name)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		load.Wait()
+	}
+}
+
+// counter reads one of the mount's counters.
+func (f *fs) counter(name string) uint64 {
+	f.t.Helper()
+	p := fmt.Sprintf("/sys/fs/scoutfs/f.%06x.r.%06x/counters/%s",
+		uint64(f.FSID)>>40, uint64(f.RID)>>40, name)
+	text, err := os.ReadFile(p)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		f.t.Fatalf("%s: %v", p, err)
+	}
+	return n
+}
+
+// counters returns emitted and dropped.
+func (f *fs) counters() (emitted, dropped uint64) {
+	f.t.Helper()
+	return f.counter("notify_emitted"), f.counter("notify_dropped_ring_full")
+}
+
+// daemon is a running scoutfs-notifyd.
+type daemon struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	done   chan struct{}
+	err    error // of Wait, once done is closed
+}
+
+// startDaemon returns when the daemon has said that it is ready.
+func (f *fs) startDaemon(args ...string) *daemon {
+	f.t.Helper()
+	path := filepath.Join(f.t.TempDir(), "sd") // a folder of its own each time
+	sd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	d := &daemon{t: f.t, done: make(chan struct{})}
+	d.cmd = exec.Command(Daemon, append(args, f.dir)...)
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	d.cmd.Stderr = &d.stderr
+	if err := d.cmd.Start(); err != nil {
+		sd.Close()
+		f.t.Fatal(err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.done)
+		sd.Close()
+	}()
+	f.t.Cleanup(func() {
+		select {
+		case <-d.done:
+		default:
+			d.cmd.Process.Kill()
+			<-d.done
+		}
+		if f.t.Failed() {
+			f.t.Logf("scoutfs-notifyd said:\n%s", d.stderr.Bytes())
+		}
+	})
+
+	// As a service manager does, go on listening once it is ready.
+	ready := make(chan struct{})
+	go func() {
+		buf := make([]byte, 4096)
+		for told := false; ; {
+			n, err := sd.Read(buf)
+			if err != nil {
+				return
+			}
+			if !told && bytes.Contains(buf[:n], []byte("READY=1")) {
+				told = true
+				close(ready)
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-d.done:
+		f.t.Fatalf("scoutfs-notifyd ended before it was ready: %v", d.err)
+	case <-time.After(patience):
+		f.t.Fatal("scoutfs-notifyd did not get ready")
+	}
+	return d
+}
+
+// wait waits for the end of the daemon and returns its exit status.
+func (d *daemon) wait() int {
+	d.t.Helper()
+	select {
+	case <-d.done:
+	case <-time.After(patience):
+		d.t.Fatal("scoutfs-notifyd does not end")
+	}
+	return d.cmd.ProcessState.ExitCode()
+}
+
+func (d *daemon) signal(sig unix.Signal) {
+	d.t.Helper()
+	if err := unix.Kill(d.cmd.Process.Pid, sig); err != nil {
+		d.t.Fatalf("%v: %v", sig, err)
+	}
+}
+
+func (f *fs) dial() *notify.Client {
+	f.t.Helper()
+	c, err := notify.Dial(f.dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { c.Close() })
+	c.SetReadDeadline(time.Now().Add(patience))
+	return c
+}
+
+func (f *fs) attach() *notify.Reader {
+	f.t.Helper()
+	r, err := notify.Attach(f.dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// drain returns the records that wait in the kernel.
+func drain(t *testing.T, r *notify.Reader) []notify.Record {
+	t.Helper()
+	recs, err := tryDrain(r)
+	if err != nil {
+		t.Fatalf("drain: %v", err)
+	}
+	return recs
+}
+
+func tryDrain(r *notify.Reader) ([]notify.Record, error) {
+	buf := make([]byte, notify.RingRecords*notify.RecordSize)
+	n, _, err := r.Drain(buf)
+	if err != nil {
+		return nil, err
+	}
+	return notify.Decode(nil, buf[:n*notify.RecordSize])
+}
+
+// poll returns the events of a descriptor, without waiting.
+func poll(t *testing.T, fd int) int16 {
+	t.Helper()
+	return pollFor(t, fd, 0)
+}
+
+func pollFor(t *testing.T, fd int, d time.Duration) int16 {
+	t.Helper()
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(p, int(d.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("poll: %v", err)
+		}
+		return p[0].Revents
+	}
+}
+
+// fdinfo returns the fields of a descriptor's fdinfo.
+func fdinfo(t *testing.T, fd int) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		k, v, _ := strings.Cut(line, ":")
+		m[k] = strings.TrimSpace(v)
+	}
+	return m
+}
+
+// run runs a program and returns its output and exit status.
+func run(t *testing.T, argv ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var o, e bytes.Buffer
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s: %v", argv[0], err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}

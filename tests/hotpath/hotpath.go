@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package hotpath shows what the hooks add to an open and a read while nobody
+// listens, by comparing the machine code of a patched and an unpatched module.
+package hotpath
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Guard is the variable that the hooks test.
+const Guard = "scoutfs_notify_readers"
+
+// Instruction is one instruction of a function.
+type Instruction struct {
+	Addr   string // offset in hexadecimal
+	Text   string // without addresses, so that two builds can be compared
+	Target string // Addr it jumps to, "" for none
+	Reloc  string // symbol it refers to, without the addend
+}
+
+func (i Instruction) String() string {
+	if i.Reloc != "" {
+		return i.Text + "  <" + i.Reloc + ">"
+	}
+	return i.Text
+}
+
+// same compares what two instructions do.
+func same(a, b Instruction) bool { return a.Text == b.Text && a.Reloc == b.Reloc }
+
+func (i Instruction) mnemonic() string {
+	m, _, _ := strings.Cut(i.Text, " ")
+	return m
+}
+
+// branches says whether this is a conditional jump.
+func (i Instruction) branches() bool {
+	return strings.HasPrefix(i.mnemonic(), "j") && i.mnemonic() != "jmp"
+}
+
+// ends says whether the next instruction does not follow this one.
+func (i Instruction) ends() bool {
+	return i.mnemonic() == "jmp" || strings.HasPrefix(i.mnemonic(), "ret")
+}
+
+var (
+	insnLine  = regexp.MustCompile(`^ *([0-9a-f]+):\t(.*)$`)
+	relocLine = regexp.MustCompile(`^\t+([0-9a-f]+): R_X86_64_\w+\t([^-+]+)`)
+	localRef  = regexp.MustCompile(`\b([0-9a-f]+) <[^>]*>`)
+	comment   = regexp.MustCompile(`\s*#.*$`)
+	spaces    = regexp.MustCompile(`\s+`)
+)
+
+// Disassemble returns the instructions of a function of an object file for
+// x86-64, without the padding behind it.
+func Disassemble(ctx context.Context, object, function string) ([]Instruction, error) {
+	cmd := exec.CommandContext(ctx, "objdump", "-dr", "--no-show-raw-insn", "--section=.text",
+		"--disassemble="+function, object)
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("disassemble %s of %s: %w", function, object, err)
+	}
+	var code []Instruction
+	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+		if m := relocLine.FindStringSubmatch(s.Text()); m != nil && len(code) > 0 {
+			// objdump also prints those of the functions before this one
+			if last := &code[len(code)-1]; within(m[1], last.Addr) {
+				last.Reloc = m[2]
+				last.Target = "" // the linker's business
+			}
+			continue
+		}
+		m := insnLine.FindStringSubmatch(s.Text())
+		if m == nil {
+			continue
+		}
+		i := Instruction{Addr: m[1], Text: comment.ReplaceAllString(m[2], "")}
+		if ref := localRef.FindStringSubmatch(i.Text); ref != nil {
+			i.Target = ref[1]
+		}
+		i.Text = localRef.ReplaceAllString(i.Text, "<there>")
+		i.Text = strings.TrimSpace(spaces.ReplaceAllString(i.Text, " "))
+		if strings.HasPrefix(i.Text, "nop") || i.Text == "xchg %ax,%ax" || strings.Contains(i.Text, " nopw ") {
+			continue
+		}
+		code = append(code, i)
+	}
+	if len(code) == 0 {
+		return nil, fmt.Errorf("disassemble %s: no such function in %s", function, object)
+	}
+	return code, nil
+}
+
+// within says whether a relocation's address is in the instruction at addr.
+func within(reloc, addr string) bool {
+	r, err := strconv.ParseUint(reloc, 16, 64)
+	a, err2 := strconv.ParseUint(addr, 16, 64)
+	return err == nil && err2 == nil && r > a && r < a+15 // the longest instruction
+}
+
+// Hook is what a hook adds to a function.
+type Hook struct {
+	Hot  []Instruction // on the path of an access that nobody listens to
+	Cold []Instruction // behind the branch
+}
+
+// Added compares a function with and without its hook. It is an error if the
+// rest of the function is not the same in both.
+func Added(before, after []Instruction) (*Hook, error) {
+	guard, err := findGuard(after)
+	if err != nil {
+		return nil, err
+	}
+	cold, err := behind(after, guard)
+	if err != nil {
+		return nil, err
+	}
+	h := new(Hook)
+	var hot []Instruction
+	for n, i := range after {
+		if cold[n] {
+			h.Cold = append(h.Cold, i)
+		} else {
+			hot = append(hot, i)
+		}
+	}
+	added, removed := diff(before, hot)
+	if len(removed) > 0 {
+		return nil, fmt.Errorf("the hook changes code that it does not add to: %v is gone", removed)
+	}
+	h.Hot = added
+	return h, nil
+}
+
+// Check says whether an access that nobody listens to takes one load, one test
+// and one branch more, the branch not taken.
+func (h *Hook) Check() error {
+	kinds := make([]string, 0, len(h.Hot))
+	for _, i := range h.Hot {
+		switch {
+		case i.mnemonic() == "mov" && i.Reloc == Guard:
+			kinds = append(kinds, "load")
+		case i.mnemonic() == "test":
+			kinds = append(kinds, "test")
+		case strings.HasPrefix(i.mnemonic(), "cmp") && i.Reloc == Guard:
+			kinds = append(kinds, "load", "test") // in one instruction
+		case i.branches():
+			kinds = append(kinds, "branch")
+		default:
+			kinds = append(kinds, i.String())
+		}
+	}
+	if got := strings.Join(kinds, ", "); got != "load, test, branch" {
+		return fmt.Errorf("the hook adds %q to the path, not one load, one test and one branch", got)
+	}
+	return nil
+}
+
+// Guarded returns the part of a function that is run while nobody listens, for
+// a function that is all the hook's.
+func Guarded(code []Instruction) ([]Instruction, error) {
+	guard, err := findGuard(code)
+	if err != nil {
+		return nil, err
+	}
+	cold, err := behind(code, guard)
+	if err != nil {
+		return nil, err
+	}
+	var hot []Instruction
+	for n, i := range code {
+		if !cold[n] {
+			hot = append(hot, i)
+		}
+	}
+	return hot, nil
+}
+
+// findGuard returns the index of the branch that tests the guard.
+func findGuard(code []Instruction) (int, error) {
+	branch := -1
+	for n, i := range code {
+		if i.Reloc != Guard {
+			continue
+		}
+		if branch >= 0 {
+			return 0, fmt.Errorf("%s is tested more than once", Guard)
+		}
+		for branch = n; branch < len(code) && !code[branch].branches(); branch++ {
+		}
+	}
+	if branch < 0 || branch == len(code) {
+		return 0, fmt.Errorf("%s is not tested", Guard)
+	}
+	return branch, nil
+}
+
+// behind returns what is reached only when the branch at an index is taken.
+func behind(code []Instruction, branch int) (map[int]bool, error) {
+	index := make(map[string]int)
+	for n, i := range code {
+		index[i.Addr] = n
+	}
+	reach := func(start int) map[int]bool {
+		seen := make(map[int]bool)
+		for todo := []int{start}; len(todo) > 0; {
+			n := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			if n >= len(code) || seen[n] {
+				continue
+			}
+			seen[n] = true
+			if t, ok := index[code[n].Target]; ok && strings.HasPrefix(code[n].mnemonic(), "j") && n != branch {
+				todo = append(todo, t)
+			}
+			if !code[n].ends() {
+				todo = append(todo, n+1)
+			}
+		}
+		return seen
+	}
+	target, ok := index[code[branch].Target]
+	if !ok {
+		return nil, fmt.Errorf("the branch %v leaves the function", code[branch])
+	}
+	taken, not := reach(target), reach(0)
+	if not[target] {
+		return nil, fmt.Errorf("the branch %v is not the only way to the hook's slow path: it is taken while nobody listens", code[branch])
+	}
+	for n := range not {
+		delete(taken, n)
+	}
+	return taken, nil
+}
+
+// diff returns what has to be added to and removed from a to make b of it,
+// which is as little as possible.
+func diff(a, b []Instruction) (added, removed []Instruction) {
+	// lcs[i][j] is the length of the longest common part of a[i:] and b[j:].
+	lcs := make([][]int, len(a)+1)
+	for i := range lcs {
+		lcs[i] = make([]int, len(b)+1)
+	}
+	for i := len(a) - 1; i >= 0; i-- {
+		for j := len(b) - 1; j >= 0; j-- {
+			if same(a[i], b[j]) {
+				lcs[i][j] = lcs[i+1][j+1] + 1
+			} else {
+				lcs[i][j] = max(lcs[i+1][j], lcs[i][j+1])
+			}
+		}
+	}
+	i, j := 0, 0
+	for i < len(a) && j < len(b) {
+		switch {
+		case same(a[i], b[j]):
+			i, j = i+1, j+1
+		case lcs[i+1][j] >= lcs[i][j+1]:
+			removed = append(removed, a[i])
+			i++
+		default:
+			added = append(added, b[j])
+			j++
+		}
+	}
+	return append(added, b[j:]...), append(removed, a[i:]...)
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package hotpath
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+func kernel(t *testing.T, name string) *vm.KernelTree {
+	t.Helper()
+	k, err := vm.Kernel(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// check compares two modules and prints what the hooks add.
+func check(t *testing.T, patched, unpatched, read string) {
+	t.Helper()
+	before, err := Disassemble(t.Context(), unpatched, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := Disassemble(t.Context(), patched, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := Added(before, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a read that nobody listens to runs these more, in %s of %d instructions:%s", read, len(before), list(h.Hot))
+	t.Logf("and skips:%s", list(h.Cold))
+	if err := h.Check(); err != nil {
+		t.Error(err)
+	}
+
+	// Without the series there is no ->open at all.
+	const open = "scoutfs_notify_open"
+	code, err := Disassemble(t.Context(), patched, open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hot, err := Guarded(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("an open that nobody listens to runs all of %s, which the VFS calls:%s", open, list(hot))
+	// Apart from what makes it a function that returns 0: the call for tracing,
+	// which the kernel makes a nop of, and the return.
+	h.Hot = slices.DeleteFunc(hot, func(i Instruction) bool {
+		return i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
+	})
+	if err := h.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func list(code []Instruction) string {
+	var b strings.Builder
+	for _, i := range code {
+		b.WriteString("\n\t\t" + i.String())
+	}
+	return b.String()
+}
+
+func TestStandIn(t *testing.T) {
+	for _, name := range vm.KernelNames() {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			m, err := standin.Build(t.Context(), kernel(t, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, m.Patched, m.Unpatched, "testfs_read_iter")
+		})
+	}
+}
+
+func TestScoutFS(t *testing.T) {
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions, err := standin.Versions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range versions {
+		t.Run(version, func(t *testing.T) {
+			k := kernel(t, vm.KernelNames()[0])
+			var modules []string
+			for _, patches := range []string{filepath.Join(root, "patches", version), ""} {
+				tree, err := vm.ScoutFS(t.Context(), vm.ScoutFSBuild{Version: version, Kernel: k, Patches: patches})
+				if errors.Is(err, vm.ErrNoSource) {
+					t.Skip(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				modules = append(modules, tree.Module)
+			}
+			check(t, modules[0], modules[1], "scoutfs_file_read_iter")
+		})
+	}
+}
+
+// The check can fail.
+func TestCheck(t *testing.T) {
+	code := func(lines ...string) []Instruction {
+		var c []Instruction
+		for n, l := range lines {
+			text, rest, _ := strings.Cut(l, ";")
+			i := Instruction{Addr: string(rune('a' + n)), Text: strings.TrimSpace(text)}
+			if name, ok := strings.CutPrefix(rest, "@"); ok {
+				i.Reloc = name
+			} else {
+				i.Target = rest
+			}
+			c = append(c, i)
+		}
+		return c
+	}
+	before := code("push %rbx", "call <there>;@generic_file_read_iter", "pop %rbx", "ret")
+	for name, c := range map[string]struct {
+		after []Instruction
+		want  string // part of the error
+	}{
+		"good": {code("push %rbx", "call <there>;@generic_file_read_iter",
+			"mov 0x0(%rip),%edx;@"+Guard, "test %edx,%edx", "jne <there>;h",
+			"pop %rbx", "ret", "call <there>;@__scoutfs_notify_read", "jmp <there>;f"), ""},
+		"one instruction for load and test": {code("push %rbx", "call <there>;@generic_file_read_iter",
+			"cmpl $0x0,0x0(%rip);@"+Guard, "jne <there>;g",
+			"pop %rbx", "ret", "call <there>;@__scoutfs_notify_read", "jmp <there>;e"), ""},
+		"a second load": {code("push %rbx", "call <there>;@generic_file_read_iter",
+			"mov 0x8(%rdi),%rdi", "mov 0x0(%rip),%edx;@"+Guard, "test %edx,%edx", "jne <there>;i",
+			"pop %rbx", "ret", "call <there>;@__scoutfs_notify_read", "jmp <there>;g"), "adds"},
+		"a branch that is taken": {code("push %rbx", "call <there>;@generic_file_read_iter",
+			"mov 0x0(%rip),%edx;@"+Guard, "test %edx,%edx", "je <there>;g",
+			"call <there>;@__scoutfs_notify_read", "pop %rbx", "ret"), "only way"},
+		"no test": {before, "is not tested"},
+		"other code changed": {code("push %rbp", "call <there>;@generic_file_read_iter",
+			"mov 0x0(%rip),%edx;@"+Guard, "test %edx,%edx", "jne <there>;h",
+			"pop %rbx", "ret", "call <there>;@__scoutfs_notify_read", "jmp <there>;f"), "is gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, err := Added(before, c.after)
+			if err == nil {
+				err = h.Check()
+			}
+			if c.want == "" && err != nil {
+				t.Error(err)
+			}
+			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("error %v, should tell %q", err, c.want)
+			}
+		})
+	}
+}
