@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package series tests apply.sh, and what the series of the supported releases
+// have in common, with the tools of a user: git, sh and a C compiler.
+package series
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+// env is an environment in which neither the user's git configuration nor a
+// hook around this test plays a part. more comes last.
+func env(more ...string) []string {
+	e := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "GIT_") || strings.HasPrefix(e, "EMAIL=")
+	})
+	e = append(e, "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1")
+	return append(e, more...)
+}
+
+var someone = []string{"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.org"}
+
+// repo is a repository that a test made.
+type repo struct {
+	t   *testing.T
+	dir string
+}
+
+func (r *repo) git(args ...string) string {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), "git", args...)
+	cmd.Dir, cmd.Env = r.dir, env(someone...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (r *repo) write(path, text string) {
+	r.t.Helper()
+	file := filepath.Join(r.dir, path)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *repo) commit(message string) {
+	r.t.Helper()
+	r.git("add", "-A")
+	r.git("commit", "-q", "-m", message)
+}
+
+// state is everything of a checkout that apply.sh must not change when it fails.
+func (r *repo) state() string {
+	r.t.Helper()
+	var b strings.Builder
+	fmt.Fprintln(&b, r.git("rev-parse", "HEAD"), r.git("rev-parse", "--abbrev-ref", "HEAD"))
+	fmt.Fprintln(&b, r.git("ls-files", "--stage"))
+	fmt.Fprintln(&b, r.git("for-each-ref"))
+	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		fmt.Fprint(&b, path)
+		if d.Type().IsRegular() {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %x", sha256.Sum256(text))
+		}
+		fmt.Fprintln(&b)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range []string{"rebase-apply", "rebase-merge", "MERGE_HEAD", "index.lock"} {
+		if _, err := os.Stat(filepath.Join(r.git("rev-parse", "--absolute-git-dir"), f)); err == nil {
+			fmt.Fprintln(&b, f)
+		}
+	}
+	return b.String()
+}
+
+// apply runs a copy of apply.sh and returns its output and exit status.
+func apply(t *testing.T, script string, environ []string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), script, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = environ, &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// body and other are unlike each other: git would take one for the renamed other.
+const (
+	body  = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n"
+	other = "eins\nzwei\ndrei\nvier\nfünf\nsechs\nsieben\nacht\n"
+)
+
+// standIn makes a repository with the releases v1.1 and v1.2, series for both
+// and apply.sh beside them. The checkout is at v1.1.
+func standIn(t *testing.T) (r *repo, script string) {
+	t.Helper()
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A blank in the names, because users have them.
+	top := filepath.Join(t.TempDir(), "a folder")
+	r = &repo{t, filepath.Join(top, "scout fs")}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.git("init", "-q", "-b", "main")
+	r.write("kmod/src/super.c", body)
+	r.write("kmod/src/file.c", other)
+	r.commit("v1.1")
+	r.git("tag", "-a", "-m", "v1.1", "v1.1")
+	r.write("README", "more\n")
+	r.commit("v1.2")
+	r.git("tag", "v1.2")
+	r.write("README", "still more\n")
+	r.commit("after v1.2")
+
+	text, err := os.ReadFile(filepath.Join(root, "apply.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script = filepath.Join(top, "apply.sh")
+	if err := os.WriteFile(script, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"v1.1", "v1.2"} {
+		r.git("checkout", "-q", "--detach", v)
+		r.write("kmod/src/notify_ioctl.h", "#define NR 25\n")
+		r.write("kmod/src/super.c", strings.Replace(body, "four\n", "four\nstop\n", 1))
+		r.commit("first")
+		r.write("kmod/src/file.c", strings.Replace(other, "fünf\n", "fünf\nhook\n", 1))
+		r.commit("second")
+		folder := filepath.Join(top, "patches", v)
+		r.git("format-patch", "-q", "-o", folder, "--full-index", "--zero-commit", "--no-signature", v)
+		if err := os.WriteFile(filepath.Join(folder, "base.txt"), []byte(v+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.git("checkout", "-q", "-b", "work", "v1.1")
+	return r, script
+}
+
+func TestApply(t *testing.T) {
+	for _, tt := range []struct {
+		name, at string
+		version  []string
+		sub      string
+		env      []string
+	}{
+		{"finds the series", "v1.1", nil, "", someone},
+		{"finds another", "v1.2", nil, "", someone},
+		{"takes a version", "v1.2", []string{"v1.2"}, "", someone},
+		{"from a folder inside", "v1.1", nil, "kmod/src", someone},
+		{"no committer known", "v1.1", nil, "", []string{"HOME=/nonexistent", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=user.useConfigOnly", "GIT_CONFIG_VALUE_0=true"}},
+		{"user's settings", "v1.1", nil, "", slices.Concat(someone, []string{"GIT_CONFIG_COUNT=3",
+			"GIT_CONFIG_KEY_0=commit.gpgSign", "GIT_CONFIG_VALUE_0=true",
+			"GIT_CONFIG_KEY_1=am.threeWay", "GIT_CONFIG_VALUE_1=false",
+			"GIT_CONFIG_KEY_2=apply.whitespace", "GIT_CONFIG_VALUE_2=error"})},
+		{"called by a hook of another repository", "v1.1", nil, "", slices.Concat(someone, []string{"GIT_DIR=/nonexistent", "GIT_INDEX_FILE=/nonexistent"})},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, script := standIn(t)
+			r.git("checkout", "-q", "-B", "work", tt.at)
+			r.write("untracked", "kept\n")
+			out, errs, status := apply(t, script, env(tt.env...), append(slices.Clone(tt.version), filepath.Join(r.dir, tt.sub))...)
+			if status != 0 {
+				t.Fatalf("exit status %d: %s%s", status, out, errs)
+			}
+			if want := tt.at + " with 2 patches of scoutfs-notify"; !strings.Contains(out, want) || errs != "" {
+				t.Errorf("it printed %q and %q, without %q", out, errs, want)
+			}
+			if got := r.git("log", "--format=%s", tt.at+"..work"); got != "second\nfirst" {
+				t.Errorf("commits on the branch: %q", got)
+			}
+			if got := r.git("status", "--porcelain"); got != "?? untracked" {
+				t.Errorf("status afterwards: %q", got)
+			}
+		})
+	}
+}
+
+// A release whose files moved a little since the series was made.
+func TestApplyMerges(t *testing.T) {
+	r, script := standIn(t)
+	r.write("kmod/src/super.c", strings.Replace(body, "two\n", "two changed\n", 1))
+	r.commit("moved")
+	r.git("tag", "-f", "-a", "-m", "moved", "v1.1")
+	if out, errs, status := apply(t, script, env(someone...), r.dir); status != 0 {
+		t.Fatalf("exit status %d: %s%s", status, out, errs)
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		setup func(t *testing.T, r *repo)
+		args  func(r *repo) []string
+		want  string
+	}{
+		{"a changed file", func(t *testing.T, r *repo) { r.write("kmod/src/file.c", "x\n") }, nil, "is dirty"},
+		{"a staged file", func(t *testing.T, r *repo) { r.write("new", "x\n"); r.git("add", "new") }, nil, "is dirty"},
+		{"a removed file", func(t *testing.T, r *repo) { r.git("rm", "-q", "kmod/src/file.c") }, nil, "is dirty"},
+		{"a commit after the release", func(t *testing.T, r *repo) { r.git("checkout", "-q", "main") }, nil, "is at no supported release"},
+		{"another release", nil, func(r *repo) []string { return []string{"v1.2", r.dir} }, "has the wrong base"},
+		{"no series", nil, func(r *repo) []string { return []string{"v1.9", r.dir} }, "there is no series for v1.9. Supported: v1.1 v1.2."},
+		{"a path as version", nil, func(r *repo) []string { return []string{"../patches/v1.1", r.dir} }, "there is no series"},
+		{"no tag", func(t *testing.T, r *repo) { r.git("tag", "-d", "v1.1") }, func(r *repo) []string { return []string{"v1.1", r.dir} }, "fetch --tags"},
+		{"no tags at all", func(t *testing.T, r *repo) { r.git("tag", "-d", "v1.1", "v1.2") }, nil, "is at no supported release"},
+		{"an am under way", func(t *testing.T, r *repo) {
+			if err := os.Mkdir(filepath.Join(r.dir, ".git/rebase-apply"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "is in the middle of"},
+		{"a merge under way", func(t *testing.T, r *repo) { r.git("merge", "-q", "--no-ff", "--no-commit", "main") }, nil, "is in the middle of"},
+		{"already patched", func(t *testing.T, r *repo) {
+			r.write("kmod/src/notify_ioctl.h", "\n")
+			r.commit("patched by hand")
+		}, nil, "is already patched"},
+		{"an empty repository", func(t *testing.T, r *repo) {
+			r.git("checkout", "-q", "--orphan", "empty")
+			r.git("rm", "-rfq", ".")
+		}, nil, "has no commit"},
+		{"no folder", nil, func(r *repo) []string { return []string{r.dir + "/none"} }, "is no directory"},
+		{"no repository", nil, func(r *repo) []string { return []string{r.t.TempDir()} }, "is no git work tree"},
+		{"a bare repository", nil, func(r *repo) []string { return []string{filepath.Join(r.dir, ".git")} }, "is no git work tree"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, script := standIn(t)
+			if tt.setup != nil {
+				tt.setup(t, r)
+			}
+			args := []string{r.dir}
+			if tt.args != nil {
+				args = tt.args(r)
+			}
+			state := func() string { return "" }
+			if tt.name != "an empty repository" { // git cannot describe it
+				state = r.state
+			}
+			before := state()
+			out, errs, status := apply(t, script, env(someone...), args...)
+			if status != 1 || out != "" {
+				t.Errorf("exit status %d, standard output %q", status, out)
+			}
+			if !strings.Contains(errs, "apply.sh: ") || !strings.Contains(errs, tt.want) {
+				t.Errorf("no %q in %q", tt.want, errs)
+			}
+			if after := state(); after != before {
+				t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestApplyTwice(t *testing.T) {
+	r, script := standIn(t)
+	if _, errs, status := apply(t, script, env(someone...), r.dir); status != 0 {
+		t.Fatal(errs)
+	}
+	before := r.state()
+	_, errs, status := apply(t, script, env(someone...), r.dir)
+	if status != 1 || !strings.Contains(errs, "is already patched") {
+		t.Errorf("exit status %d: %s", status, errs)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+func TestApplyUsage(t *testing.T) {
+	_, script := standIn(t)
+	for _, args := range [][]string{nil, {"v1.1", "a", "b"}} {
+		if _, errs, status := apply(t, script, env(someone...), args...); status != 2 || !strings.Contains(errs, "usage: apply.sh [VERSION] CHECKOUT") {
+			t.Errorf("apply.sh %v: exit status %d: %s", args, status, errs)
+		}
+	}
+}
+
+// A failure in any patch puts everything back and names patch and hunk.
+func TestApplyPutsBack(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		setup func(t *testing.T, r *repo)
+		tag   bool // setup's files are committed and become the release
+		want  []string
+	}{
+		{"the first patch", func(t *testing.T, r *repo) {
+			r.write("kmod/src/super.c", strings.Replace(body, "four\nfive\n", "4\n5\n", 1))
+		}, true, []string{"0001-first.patch", "hunk at kmod/src/super.c:2"}},
+		{"the second patch", func(t *testing.T, r *repo) {
+			r.write("kmod/src/file.c", strings.Replace(other, "fünf\nsechs\n", "5\n6\n", 1))
+		}, true, []string{"0002-second.patch", "hunk at kmod/src/file.c:3"}},
+		{"a file of the user's in the way", func(t *testing.T, r *repo) {
+			r.write("kmod/src/notify_ioctl.h", "the user's\n")
+		}, false, []string{"0001-first.patch", "kmod/src/notify_ioctl.h: already exists"}},
+		{"a file that is gone", func(t *testing.T, r *repo) {
+			if err := os.Remove(filepath.Join(r.dir, "kmod/src/file.c")); err != nil {
+				t.Fatal(err)
+			}
+		}, true, []string{"0002-second.patch"}},
+		{"a hook that says no", func(t *testing.T, r *repo) {
+			r.write(".git/hooks/pre-applypatch", "#!/bin/sh\necho not today\nexit 1\n")
+			if err := os.Chmod(filepath.Join(r.dir, ".git/hooks/pre-applypatch"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, false, []string{"0001-first.patch", "not today"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, script := standIn(t)
+			tt.setup(t, r)
+			if tt.tag {
+				r.commit("changed")
+				r.git("tag", "-f", "v1.1")
+			}
+			before := r.state()
+			_, errs, status := apply(t, script, env(someone...), r.dir)
+			if status != 1 {
+				t.Errorf("exit status %d", status)
+			}
+			for _, want := range append(tt.want, "does not apply to", "The checkout is as it was.", "docs/rebasing.md") {
+				if !strings.Contains(errs, want) {
+					t.Errorf("no %q in %s", want, errs)
+				}
+			}
+			for _, no := range []string{"am --continue", "am --skip"} {
+				if strings.Contains(errs, no) {
+					t.Errorf("%q, which cannot help here, in %s", no, errs)
+				}
+			}
+			if after := r.state(); after != before {
+				t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
+			}
+		})
+	}
+}
+
+// Stopped in the middle, it puts back as well.
+func TestApplyInterrupted(t *testing.T) {
+	r, script := standIn(t)
+	// The hook holds git am at the second patch until the test has seen it.
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	r.write(".git/hooks/pre-applypatch", "#!/bin/sh\ntest $(git rev-list --count v1.1..HEAD) = 0 || { echo here >'"+fifo+"'; cat '"+fifo+"'; }\n")
+	if err := os.Chmod(filepath.Join(r.dir, ".git/hooks/pre-applypatch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "mkfifo", fifo).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	before := r.state()
+	cmd := exec.CommandContext(t.Context(), script, r.dir)
+	cmd.Env = env(someone...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(fifo); err != nil || string(text) != "here\n" {
+		t.Fatalf("the hook said %q, %v", text, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	// Its child goes on and ends; a shell acts on the signal after that.
+	if err := os.WriteFile(fifo, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("exit status 0 though it was interrupted")
+	}
+	if after := r.state(); after != before {
+		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
+	}
+}

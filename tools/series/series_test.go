@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func contains(t *testing.T, out string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			t.Errorf("no %q in\n%s", w, out)
+		}
+	}
+}
+
+func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
+	u := newUpstream(t)
+	out := u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	contains(t, out, "left out the change of scoutfs_file_aio_read in kmod/src/file.c", "3 patches written")
+	if got := u.read("v1.2", "base.txt"); got != "v1.2\n" {
+		t.Errorf("base.txt holds %q", got)
+	}
+	hooks := u.read("v1.2", "0002")
+	if n := strings.Count(hooks, "\n+\tscoutfs_notify_read("); n != 1 {
+		t.Errorf("%d read hooks instead of one in\n%s", n, hooks)
+	}
+	for _, p := range []string{"0001", "0003"} {
+		// The line of the hunk and the ids of the files may differ.
+		body := func(version string) string {
+			var keep []string
+			for l := range strings.Lines(u.read(version, p)) {
+				if !strings.HasPrefix(l, "index ") && !strings.HasPrefix(l, "@@ ") {
+					keep = append(keep, l)
+				}
+			}
+			return strings.Join(keep, "")
+		}
+		if body("v1.1") != body("v1.2") {
+			t.Errorf("%s differs:\n%s", p, u.read("v1.2", p))
+		}
+	}
+	contains(t, u.must("check"), "v1.1: 3 patches are good", "v1.2: 3 patches are good", "same text as v1.1")
+
+	// Again from the clone, again from nothing, and from what was exported:
+	// the same bytes.
+	before := u.read("v1.2", "0001") + u.read("v1.2", "0002") + u.read("v1.2", "0003")
+	for _, args := range [][]string{
+		{"rebase", "-from", "v1.1", "-to", "v1.2"},
+		{"rebase", "-from", "v1.1", "-to", "v1.2", "-restart"},
+		{"rebase", "-from", "v1.2", "-to", "v1.2", "-restart"},
+		{"regenerate", "-from", "v1.1"},
+	} {
+		u.must(args...)
+		if after := u.read("v1.2", "0001") + u.read("v1.2", "0002") + u.read("v1.2", "0003"); after != before {
+			t.Errorf("series %v changed the series", args)
+		}
+	}
+}
+
+func TestRebaseNeedsEveryHook(t *testing.T) {
+	u := newUpstream(t)
+	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	// Back to a release with the function that v1.2's series has no hook for.
+	out, status := u.run("rebase", "-from", "v1.2", "-to", "v1.1")
+	if status != 1 {
+		t.Errorf("exit status %d, not 1", status)
+	}
+	contains(t, out, "scoutfs_file_aio_read calls the read hook 0 times")
+}
+
+// The trap on upstream's main: a second copy of the read path, in which the hunk
+// applies just as well.
+const iomapCopy = "#ifdef KC_USE_IOMAP_FOR_IO\n" + readIter + "#else\n" + readIter + "#endif\n"
+
+func TestRebaseSeesTheSecondReadPath(t *testing.T) {
+	u := newUpstream(t)
+	u.commit("v1.3", map[string]string{"kmod/src/file.c": fileH + iomapCopy + tailC})
+	u.git("tag", "v1.3")
+	out, status := u.run("rebase", "-from", "v1.1", "-to", "v1.3")
+	if status != 1 {
+		t.Errorf("exit status %d, not 1", status)
+	}
+	contains(t, out, "scoutfs_file_read_iter calls the read hook 0 times", "KC_USE_IOMAP_FOR_IO", "notify/v1.3", "RESTART=1")
+	if _, err := os.Stat(filepath.Join(u.patches, "v1.3")); err == nil {
+		t.Error("the series was written though a hook is missing")
+	}
+}
+
+func TestRebaseConflict(t *testing.T) {
+	u := newUpstream(t)
+	changed := strings.Replace(readIter, "\tstand_in_unlock(iocb);\n\n\treturn ret;", "\treturn stand_in_unlock(iocb, ret);", 1)
+	u.commit("v1.3", map[string]string{"kmod/src/file.c": fileH + changed + tailC})
+	u.git("tag", "v1.3")
+	args := []string{"rebase", "-from", "v1.1", "-to", "v1.3"}
+	out, status := u.run(args...)
+	if status != 1 {
+		t.Errorf("exit status %d, not 1", status)
+	}
+	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not fit", "kmod/src/file.c", "git am --continue")
+
+	if out, status = u.run(args...); status != 1 {
+		t.Errorf("exit status %d while git am waits", status)
+	}
+	contains(t, out, "git am still waits")
+
+	// What a person does.
+	c := &clone{filepath.Join(filepath.Dir(u.dir), "work", "v1.3")}
+	file := filepath.Join(c.dir, "kmod/src/file.c")
+	if err := os.WriteFile(file, []byte(strings.Replace(fileH, "\"per_task.h\"\n", "\"per_task.h\"\n#include \"notify.h\"\n", 1)+
+		strings.Replace(changed, "\treturn stand", "\tscoutfs_notify_read(iocb, ret);\n\treturn stand", 1)+tailC), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, git := range [][]string{{"add", "-A"}, {"am", "--continue"}} {
+		if _, err := c.git(t.Context(), git...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contains(t, u.must(args...), "3 patches written")
+	contains(t, u.must("check"), "v1.3: 3 patches are good")
+
+	// A change that was not committed must not be lost in silence.
+	if err := os.WriteFile(file, []byte("\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, status = u.run(args...); status != 1 {
+		t.Errorf("exit status %d with a change without a commit", status)
+	}
+	contains(t, out, "changes without a commit")
+}
+
+func TestRebaseErrors(t *testing.T) {
+	u := newUpstream(t)
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"rebase", "-from", "v1.1"}, "the flag -to is missing"},
+		{[]string{"rebase", "-from", "v1.1", "-to", "v1.9"}, "check out v1.9"},
+		{[]string{"rebase", "-from", "v1.9", "-to", "v1.2"}, "read the series for v1.9"},
+		{[]string{"rebase", "-from", "v1.1", "-to", "../x"}, "releases are tags like"},
+		{[]string{"regenerate", "-from", "v1.9"}, "no such series"},
+		{[]string{"rebase", "-from", "v1.1", "-to", "v1.2", "more"}, `"more" is no flag`},
+		{[]string{"list", "-src", ""}, ""},
+		{[]string{"rebase", "-src", "", "-from", "v1.1", "-to", "v1.2"}, "SCOUTFS_SRC is not set"},
+		{[]string{"upstream-check", "-branch", "nowhere"}, "has none of that name"},
+		{[]string{"check", "-src", t.TempDir()}, "not a git repository"},
+	} {
+		out, status := u.run(tt.args...)
+		if (status == 0) != (tt.want == "") {
+			t.Errorf("series %v: exit status %d\n%s", tt.args, status, out)
+		}
+		contains(t, out, tt.want)
+	}
+}
+
+func TestCheckFindsFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name, file, old, new, want string
+	}{
+		{"commit id", "0001", zeroCommit, strings.Replace(zeroCommit, "00", "1f", 1), "--zero-commit"},
+		{"signature", "0001", "#endif\n", "#endif\n-- \n2.39.5\n", "--no-signature"},
+		{"short index", "0002", "", "", "--full-index"},
+		{"no sign-off", "0001", "Signed-off-by", "Seen-by", "no Signed-off-by"},
+		{"long subject", "0001", "add a ring", strings.Repeat("ring ", 20), "1 to 72"},
+		{"white space", "0001", "+#error\n", "+#error \n", "white space at the end"},
+		{"edited by hand", "0003", "+notify.sh", "+other.sh", "an export of it differs"},
+		{"other tag", "base.txt", "v1.1", "v1.0", "base.txt holds"},
+		{"line removed by hand", "0002", "+\tscoutfs_notify_read(iocb, ret);\n", "", "is no line of a hunk"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := newUpstream(t)
+			text := u.read("v1.1", tt.file)
+			changed := strings.Replace(text, tt.old, tt.new, 1)
+			if tt.old == "" {
+				changed = indexLineIn.ReplaceAllString(text, "index $1..$2 100644")
+			}
+			if changed == text {
+				t.Fatalf("no %q in\n%s", tt.old, text)
+			}
+			names, err := filepath.Glob(filepath.Join(u.patches, "v1.1", tt.file+"*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(names[0], []byte(changed), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, status := u.run("check")
+			if status != 1 {
+				t.Errorf("exit status %d, not 1", status)
+			}
+			contains(t, out, tt.want)
+		})
+	}
+}
+
+func TestExport(t *testing.T) {
+	u := newUpstream(t)
+	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	before := u.read("v1.2", "0002")
+	dir := filepath.Join(filepath.Dir(u.dir), "work", "v1.2")
+	args := []string{"export", "-clone", dir, "-to", "v1.2"}
+	u.must(args...)
+	if u.read("v1.2", "0002") != before {
+		t.Error("exporting what was exported changed it")
+	}
+
+	// Reworded, and one more.
+	c := &clone{dir}
+	for _, git := range [][]string{
+		{"commit", "-q", "--amend", "-m", "scoutfs: test it well\n\nSigned-off-by: A <a@example.org>"},
+		{"commit", "-q", "--allow-empty", "-m", "nothing"},
+	} {
+		if _, err := c.git(t.Context(), git...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, status := u.run(args...)
+	if status != 1 {
+		t.Errorf("exit status %d for an empty commit\n%s", status, out)
+	}
+	if _, err := c.git(t.Context(), "reset", "-q", "--hard", "HEAD~"); err != nil {
+		t.Fatal(err)
+	}
+	u.must(args...)
+	names, err := filepath.Glob(filepath.Join(u.patches, "v1.2", "0003-*"))
+	if err != nil || len(names) != 1 || filepath.Base(names[0]) != "0003-scoutfs-test-it-well.patch" {
+		t.Errorf("patches 0003: %v %v", names, err)
+	}
+	if out, status = u.run("export", "-clone", u.dir, "-to", "v1.9"); status != 1 {
+		t.Errorf("exit status %d for a tag that is not there\n%s", status, out)
+	}
+}
+
+func TestCheckWantsOneInterface(t *testing.T) {
+	u := newUpstream(t)
+	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	name := filepath.Join(u.patches, "v1.2", "0001-scoutfs-add-a-ring.patch")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(strings.Replace(string(text), "0xc020e819", "0xc028e819", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, src := range []string{u.dir, ""} {
+		out, status := u.run("check", "-src", src)
+		if status != 1 {
+			t.Errorf("exit status %d, not 1", status)
+		}
+		contains(t, out, "notify_ioctl.h differs from that of v1.1")
+	}
+}
+
+func TestUpstreamCheck(t *testing.T) {
+	u := newUpstream(t)
+	oneLine := func(want int, words ...string) {
+		t.Helper()
+		out, status := u.run("upstream-check")
+		if status != want {
+			t.Errorf("exit status %d, not %d\n%s", status, want, out)
+		}
+		if strings.Count(out, "\n") != 1 {
+			t.Errorf("not one line:\n%s", out)
+		}
+		contains(t, out, words...)
+	}
+	oneLine(upstreamRelease, "newest v1.2, supported v1.1", "series applies", "make rebase FROM=v1.1 TO=v1.2")
+	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	oneLine(upstreamFine, "newest v1.2, supported v1.2", "main")
+
+	u.commit("iomap", map[string]string{"kmod/src/file.c": fileH + iomapCopy + tailC})
+	oneLine(upstreamMain, "newest v1.2, supported v1.2: series applies (not built); main", "scoutfs_file_read_iter calls the read hook 0 times")
+
+	u.git("tag", "v1.10") // is newer than v1.2
+	u.git("tag", "v1.2-7-g1234567")
+	oneLine(upstreamRelease, "newest v1.10, supported v1.2", "calls the read hook 0 times")
+
+	u.git("checkout", "-q", "--detach")
+	u.git("branch", "-D", "main")
+	oneLine(upstreamRelease, "no main branch")
+}

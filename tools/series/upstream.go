@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// What upstream-check tells by its exit status.
+const (
+	upstreamFine    = 0
+	upstreamRelease = 1 // a release that the project should support, or that broke
+	upstreamMain    = 3 // upstream's main will need work at its next release
+)
+
+// upstreamCheck answers, in one line, whether the newest series still stands
+// for what upstream has: its newest release and its main branch. details gets
+// what the line has no room for.
+func (o *options) upstreamCheck(ctx context.Context, branch string, details func(string)) (line string, status int, err error) {
+	all, err := versions(o.patches)
+	if err != nil {
+		return "", 0, err
+	}
+	supported := all[len(all)-1]
+	r, cleanup, err := o.reference(ctx, supported)
+	if err != nil {
+		return "", 0, err
+	}
+	defer cleanup()
+	tags, err := r.c.git(ctx, "tag", "--list", "v*")
+	if err != nil {
+		return "", 0, err
+	}
+	releases := slices.DeleteFunc(strings.Split(tags, "\n"), func(t string) bool { return !release.MatchString(t) })
+	newest := slices.MaxFunc(releases, compareVersions)
+
+	problem, err := o.tryOn(ctx, r, "refs/tags/"+newest, details)
+	if err != nil {
+		return "", 0, err
+	}
+	line = fmt.Sprintf("ScoutFS newest %s, supported %s: ", newest, supported)
+	fits := "series applies and builds"
+	if o.kbuild == "" {
+		fits = "series applies (not built)"
+	}
+	switch {
+	case problem != "":
+		line, status = line+problem, upstreamRelease
+	case newest != supported:
+		line, status = line+fits+", make rebase FROM="+supported+" TO="+newest, upstreamRelease
+	default:
+		line += fits
+	}
+
+	tip, name, err := o.findBranch(ctx, branch)
+	if err != nil {
+		return "", 0, err
+	}
+	if tip == "" {
+		return line + "; no main branch in SCOUTFS_SRC to look at", status, nil
+	}
+	if problem, err = o.tryOn(ctx, r, tip, details); err != nil {
+		return "", 0, err
+	}
+	if problem == "" {
+		return fmt.Sprintf("%s; %s %.8s: %s", line, name, tip, fits), status, nil
+	}
+	if status == upstreamFine {
+		status = upstreamMain
+	}
+	return fmt.Sprintf("%s; %s %.8s: %s", line, name, tip, problem), status, nil
+}
+
+// findBranch returns the tip of upstream's main as the user's repository has
+// it, fetched or mirrored, and the name it has there; no tip if there is none. A
+// clone does not get to see what another repository fetched, but shares its
+// commits.
+func (o *options) findBranch(ctx context.Context, branch string) (tip, name string, err error) {
+	names := []string{"origin/main", "upstream/main", "main"}
+	if branch != "" {
+		names = []string{branch}
+	}
+	for _, name := range names {
+		out, err := command(ctx, o.src, userEnv(), "git", "rev-parse", "--verify", "--quiet", "--end-of-options", name+"^{commit}")
+		if err == nil {
+			return strings.TrimSpace(out), name, nil
+		}
+	}
+	if branch != "" {
+		return "", "", fmt.Errorf("find the branch %s: SCOUTFS_SRC %s has none of that name", branch, o.src)
+	}
+	return "", "", nil
+}
+
+// tryOn carries the reference to a commit and says in a few words what is wrong,
+// "" if nothing is.
+func (o *options) tryOn(ctx context.Context, r *reference, rev string, details func(string)) (string, error) {
+	c, cleanup, err := o.throwaway(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer cleanup()
+	base, err := c.commit(ctx, rev)
+	if err != nil {
+		return "", err
+	}
+	if err := c.checkout(ctx, base); err != nil {
+		return "", err
+	}
+	for i, p := range r.patches {
+		s, err := r.carry(ctx, c, i)
+		if errors.Is(err, errConflict) {
+			details(err.Error())
+			return p.name[:4] + " no longer applies", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		for _, n := range s.notes() {
+			details(n)
+		}
+	}
+	result, err := r.examine(ctx, c, base, r.version)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range result.notes {
+		details(n)
+	}
+	if len(result.problems) > 0 {
+		for _, p := range result.problems {
+			details(p)
+		}
+		more := ""
+		if n := len(result.problems) - 1; n > 0 {
+			more = fmt.Sprintf(" (and %d more)", n)
+		}
+		return "series applies, but " + result.problems[0] + more, nil
+	}
+	if o.kbuild != "" {
+		if err := c.build(ctx, o.kbuild); err != nil {
+			details(err.Error())
+			return "series applies, but does not build", nil
+		}
+	}
+	return "", nil
+}
