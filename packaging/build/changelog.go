@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// change is one entry of packaging/changelog, which is written as rpm's
+// changelogs are:
+//
+//   - Mon Nov 23 2026 Somebody - 1
+//   - First release, told in a line
+//     or more.
+//
+// where the last number is the release N. (The first line starts with a star.)
+type change struct {
+	date    time.Time // noon UTC, as rpm takes it
+	who     string
+	release int
+	notes   []string // one a dash, joined to a line
+}
+
+// parseChangelog reads packaging/changelog. Entries are newest first, each with
+// its own release number. It returns at least one.
+func parseChangelog(text string) ([]change, error) {
+	var all []change
+	for i, line := range strings.Split(text, "\n") {
+		fail := func(format string, args ...any) ([]change, error) {
+			return nil, fmt.Errorf("line %d: %s", i+1, fmt.Sprintf(format, args...))
+		}
+		line = strings.TrimRight(line, " \t\r")
+		last := len(all) - 1
+		switch {
+		case line == "":
+		case strings.HasPrefix(line, "* "):
+			c, err := parseChangeHead(line[2:])
+			if err != nil {
+				return fail("%v", err)
+			}
+			if last >= 0 {
+				if c.release >= all[last].release || c.date.After(all[last].date) {
+					return fail("release %d is not older than %d above it", c.release, all[last].release)
+				}
+				if len(all[last].notes) == 0 {
+					return fail("release %d above has no notes", all[last].release)
+				}
+			}
+			all = append(all, c)
+		case strings.HasPrefix(line, "- ") && last >= 0:
+			all[last].notes = append(all[last].notes, strings.TrimSpace(line[2:]))
+		case strings.HasPrefix(line, "  ") && last >= 0 && len(all[last].notes) > 0:
+			n := &all[last].notes[len(all[last].notes)-1]
+			*n += " " + strings.TrimSpace(line)
+		default:
+			return fail("%q is no entry, note or continuation", line)
+		}
+	}
+	if len(all) == 0 || len(all[len(all)-1].notes) == 0 {
+		return nil, errors.New("no entry with a note")
+	}
+	return all, nil
+}
+
+// parseChangeHead reads "Mon Nov 23 2026 Somebody - 1".
+func parseChangeHead(s string) (change, error) {
+	const layout = "Mon Jan 02 2006"
+	if len(s) < len(layout)+1 {
+		return change{}, fmt.Errorf("%q is too short for a date and a name", s)
+	}
+	date, err := time.Parse(layout, s[:len(layout)])
+	if err != nil {
+		return change{}, err
+	}
+	// time.Parse takes any day of the week; rpm refuses a wrong one.
+	if want := date.Format(layout); want != s[:len(layout)] {
+		return change{}, fmt.Errorf("%s is a %s", s[:len(layout)], date.Weekday())
+	}
+	who, number, ok := strings.Cut(s[len(layout):], " - ")
+	who = strings.TrimSpace(who)
+	release, err := strconv.Atoi(number)
+	if !ok || who == "" || err != nil || release < 1 {
+		return change{}, fmt.Errorf("%q must end in NAME - RELEASE", s)
+	}
+	return change{date: date.Add(12 * time.Hour), who: who, release: release}, nil
+}
+
+// rpmChangelog writes the changelog for a spec, each release number as that of
+// package version version.
+func rpmChangelog(all []change, version string) string {
+	var b strings.Builder
+	for _, c := range all {
+		fmt.Fprintf(&b, "* %s %s - %s-%d\n", c.date.Format("Mon Jan 02 2006"), c.who, version, c.release)
+		for _, n := range c.notes {
+			// A macro in a note would be expanded.
+			fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(n, "%", "%%"))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// packages writes every package to dist, with an index for dnf. The module's
+// packages need SCOUTFS_SRC: without it they are left out, which is said.
+func (p *project) packages(ctx context.Context) error {
+	if p.upstream == "" {
+		p.say("the packages of the module are left out: SCOUTFS_SRC is not set")
+	} else {
+		for _, s := range p.series {
+			if err := p.rpm(ctx, s); err != nil {
+				return fmt.Errorf("packages of %s: %w", s.name(), err)
+			}
+		}
+	}
+	if err := p.notifyd(ctx); err != nil {
+		return err
+	}
+	// The index is of what dist holds: packages of former releases stay in it.
+	if _, err := (command{}).run(ctx, "createrepo_c", "--quiet", p.dist); err != nil {
+		return err
+	}
+	p.say("install from it with: dnf --repofrompath=scoutfs-notify,file://%s --nogpgcheck install ...", p.dist)
+	return nil
+}

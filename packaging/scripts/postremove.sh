@@ -1,0 +1,19 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# After removal; not after an upgrade, when rpm says 1 and dpkg "upgrade".
+set -u
+
+case ${1-} in
+0 | remove | purge) ;;
+*) exit 0 ;;
+esac
+# Daemons leave these folders for the next one. What somebody else put there
+# stays.
+for dir in /run/scoutfs/* /run/scoutfs; do
+	if [ -d "$dir" ]; then
+		rmdir --ignore-fail-on-non-empty "$dir" || :
+	fi
+done
+[ -d /run/systemd/system ] || exit 0
+systemctl daemon-reload || :

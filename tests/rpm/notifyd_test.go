@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package rpm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// notifydDir holds the daemon's packages in a machine.
+const notifydDir = "/notifyd"
+
+var notifydOnce struct {
+	sync.Once
+	dir string
+}
+
+// notifydPackages builds the daemon's packages, releases 1 and 2, on the host, which
+// has Go, and returns the folder that holds them.
+func notifydPackages(t *testing.T) string {
+	t.Helper()
+	packages(t)
+	notifydOnce.Do(func() {
+		dir := filepath.Join(runDir(t), "notifyd")
+		for _, release := range []int{first, second} {
+			buildNotifyd(t, release, filepath.Join(dir, strconv.Itoa(release)))
+		}
+		m := newMachine(t, bind{Source: dir, Target: notifydDir, Write: true})
+		m.sh("for dir in " + notifydDir + "/*; do createrepo_c -q $dir; done")
+		notifydOnce.dir = dir
+	})
+	if notifydOnce.dir == "" {
+		t.Fatal("the daemon's packages were not built, see the first test")
+	}
+	return notifydOnce.dir
+}
+
+func buildNotifyd(t *testing.T, release int, out string, env ...string) {
+	t.Helper()
+	repo, err := repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(buildOnce.dir, "build"), "notifyd")
+	cmd.Dir = repo
+	cmd.Env = append(os.Environ(), "DIST_DIR="+out,
+		fmt.Sprintf("PATCHES_DIR=%s/series%d", buildOnce.dir, release))
+	cmd.Env = append(cmd.Env, env...)
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build notifyd: %v\n%s", err, msg)
+	}
+}
+
+func notifydMachine(t *testing.T) *machine {
+	t.Helper()
+	dir := notifydPackages(t)
+	return newMachine(t, append(packages(t), bind{Source: dir, Target: notifydDir})...)
+}
+
+func dnfNotifyd(m *machine, release int, args ...string) string {
+	m.t.Helper()
+	return m.run(append([]string{"dnf", "-y", "--nogpgcheck", "--releasever=9",
+		"--repofrompath=others,file://" + workDir + "/others",
+		fmt.Sprintf("--repofrompath=notifyd%d,file://%s/%d", release, notifydDir, release)}, args...)...)
+}
+
+func TestNotifydReproducible(t *testing.T) {
+	t.Parallel()
+	dir := notifydPackages(t)
+	again := t.TempDir()
+	buildNotifyd(t, first, again, "TMPDIR="+t.TempDir())
+	compare(t, filepath.Join(dir, strconv.Itoa(first)), again, 4)
+}
+
+func TestNotifydRPM(t *testing.T) {
+	t.Parallel()
+	m := notifydMachine(t)
+	dnfNotifyd(m, first, "install", "names-of-debian")
+	before := files(m)
+
+	dnfNotifyd(m, first, "install", "scoutfs-notifyd")
+	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)
+	checkNotifyd(t, m, "1")
+	// A release number, not a semantic version that nfpm made up.
+	equal(t, "package", lines(m.sh("rpm -q scoutfs-notifyd")), []string{"scoutfs-notifyd-1-1.x86_64"})
+
+	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a", "scoutfs-notifyd@mnt-b")
+	links := func() []string { return lines(m.sh("find /etc/systemd -name '*scoutfs*'")) }
+	enabled := []string{
+		"/etc/systemd/system/mnt-a.mount.wants", "/etc/systemd/system/mnt-a.mount.wants/scoutfs-notifyd@mnt-a.service",
+		"/etc/systemd/system/mnt-b.mount.wants", "/etc/systemd/system/mnt-b.mount.wants/scoutfs-notifyd@mnt-b.service",
+	}
+	equal(t, "links", links(), []string{enabled[1], enabled[3]})
+
+	dnfNotifyd(m, second, "upgrade", "scoutfs-notifyd")
+	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)
+	checkNotifyd(t, m, "2")
+	equal(t, "links after upgrade", links(), []string{enabled[1], enabled[3]})
+
+	dnfNotifyd(m, second, "remove", "scoutfs-notifyd")
+	equal(t, "files after removal", files(m), before)
+}
+
+func TestNotifydDeb(t *testing.T) {
+	t.Parallel()
+	m := notifydMachine(t)
+	deb := func(release int) string {
+		return fmt.Sprintf("%s/%d/scoutfs-notifyd_%d-1_amd64.deb", notifydDir, release, release)
+	}
+	dpkg := func(args ...string) { m.run(append([]string{"dpkg"}, args...)...) }
+	before := files(m)
+	dpkg("-i", deb(first))
+	equal(t, "dpkg -V", lines(m.sh("dpkg -V scoutfs-notifyd")), nil)
+	checkNotifyd(t, m, "1")
+	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a")
+	dpkg("-i", deb(second))
+	checkNotifyd(t, m, "2")
+	dpkg("--purge", "scoutfs-notifyd")
+	equal(t, "files after removal", files(m), before)
+}
+
+// checkNotifyd holds an installed package against what it promises.
+func checkNotifyd(t *testing.T, m *machine, version string) {
+	t.Helper()
+	for _, name := range []string{"scoutfs-notifyd", "scoutfs-notify"} {
+		equal(t, name+" -version", lines(m.run(name, "-version")), []string{name + " " + version})
+	}
+	equal(t, "folder for sockets", lines(m.sh("stat -c '%A %U %n' /run/scoutfs")), []string{"drwxr-xr-x root /run/scoutfs"})
+	for _, page := range []string{"1 scoutfs-notify", "5 scoutfs-notify", "8 scoutfs-notifyd"} {
+		section, name, _ := strings.Cut(page, " ")
+		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
+		equal(t, "warnings about "+file, lines(m.sh("zcat "+file+" | mandoc -T lint -W warning; man --warnings -l -Tutf8 -Z "+file+" 2>&1 >/dev/null")), nil)
+	}
+	// The header stands alone, in C and where the compiler looks for it.
+	m.sh(`cat > /tmp/consumer.c <<'END'
+#include <scoutfs/notify_ioctl.h>
+_Static_assert(sizeof(struct scoutfs_notify_record) == 64, "record");
+_Static_assert(SCOUTFS_IOC_READ_NOTIFY == 0xc020e819, "command");
+END
+gcc -std=c11 -Wall -Wextra -Werror -c -o /tmp/consumer.o /tmp/consumer.c`)
+	checkUnit(t, m)
+}
+
+var exposureRE = regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`)
+
+// checkUnit holds the installed unit against systemd's own opinion of it.
+func checkUnit(t *testing.T, m *machine) {
+	t.Helper()
+	// An instance of its mount; verify complains about whatever it does not know.
+	m.sh(`printf '[Mount]\nWhat=none\nWhere=/mnt/x\nType=scoutfs\n' > /run/mnt-x.mount`)
+	out, err := m.try("sh", "-c", "SYSTEMD_UNIT_PATH=/run: systemd-analyze verify --man=no scoutfs-notifyd@mnt-x.service; rm /run/mnt-x.mount")
+	if err != nil || strings.Contains(out, "scoutfs") {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out = m.sh(`cp /usr/lib/systemd/system/scoutfs-notifyd@.service /tmp/scoutfs-notifyd@mnt-x.service
+systemd-analyze security --no-pager --offline=true /tmp/scoutfs-notifyd@mnt-x.service`)
+	found := exposureRE.FindStringSubmatch(out)
+	if found == nil {
+		t.Fatalf("systemd-analyze security says no exposure level:\n%s", out)
+	}
+	if level, err := strconv.ParseFloat(found[1], 64); err != nil || level > 2.0 {
+		t.Errorf("exposure level %s is above 2.0:\n%s", found[1], out)
+	}
+}
+
+// What rpmlint calls an error is one; packaging/rpmlint.toml says what is none here.
+func TestRpmlint(t *testing.T) {
+	t.Parallel()
+	dir := notifydPackages(t)
+	m := builder(t, buildOnce.dir)
+	m.jail.Mounts = append(m.jail.Mounts, bind{Source: dir, Target: notifydDir})
+	for _, rpm := range lines(m.sh("ls " + repoOf(first) + "/*.rpm " + notifydDir + "/1/*.rpm")) {
+		out, err := m.try("rpmlint", "-c", repoDir+"/packaging/rpmlint.toml", rpm)
+		if err != nil || !strings.Contains(out, " 0 errors") {
+			t.Errorf("rpmlint %s: %v\n%s", rpm, err, out)
+		}
+	}
+}

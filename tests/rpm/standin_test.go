@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package rpm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The stand-in upstream: a git repository laid out as ScoutFS is, with the
+// stand-in file system as its module, tags of its own and, for each tag, a series
+// that git format-patch wrote. The series adds the real notify files, taken out
+// of this repository's newest series.
+
+const standinMakefile = `obj-$(CONFIG_SCOUTFS_FS) := scoutfs.o
+
+CFLAGS_describe.o = -DSCOUTFS_GIT_DESCRIBE=\"$(SCOUTFS_GIT_DESCRIBE)\"
+
+scoutfs-y +=			\
+	describe.o		\
+	sysfs.o			\
+	testfs.o
+`
+
+// ScoutFS says in its module which source it was made of, too.
+const standinDescribe = `// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+MODULE_INFO(git_describe, SCOUTFS_GIT_DESCRIBE);
+`
+
+// standin is an upstream repository in dir/upstream and its series in folders
+// made by writeSeries.
+type standin struct {
+	t   *testing.T
+	dir string
+}
+
+func newStandin(t *testing.T, dir string, versions ...string) *standin {
+	t.Helper()
+	s := &standin{t: t, dir: dir}
+	repo, err := repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.git("init", "-q", "-b", "main", ".")
+	for _, f := range []string{"testfs.c", "sysfs.c", "super.h", "ioctl.h", "counters.h"} {
+		text, err := os.ReadFile(filepath.Join(repo, "tests", "testfs", f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write("kmod/src/"+f, string(text))
+	}
+	s.write("kmod/src/Makefile", standinMakefile)
+	s.write("kmod/src/describe.c", standinDescribe)
+	// Upstream has a script there, and documents beside kmod.
+	s.write("kmod/src/filter.sh", "#!/bin/bash\nexit 0\n")
+	if err := os.Chmod(s.path("kmod/src/filter.sh"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.write("ReleaseNotes.md", "Nothing yet.\n")
+	s.commit("stand-in for ScoutFS")
+	for _, v := range versions {
+		s.git("checkout", "-q", "-b", "release-"+v, "main")
+		s.write("ReleaseNotes.md", v+"\n")
+		s.commit(v + " Release")
+		s.git("tag", v)
+	}
+	return s
+}
+
+func (s *standin) path(name string) string { return filepath.Join(s.dir, "upstream", name) }
+
+func (s *standin) write(name, text string) {
+	s.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path(name), []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// git runs git in the upstream repository, with nothing of the user's in it.
+func (s *standin) git(args ...string) string {
+	s.t.Helper()
+	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(s.t.Context(), "git", args...)
+	cmd.Dir = s.path("")
+	const who, mail, when = "Stand In", "standin@example.invalid", "2026-01-02T03:04:05Z"
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+mail, "GIT_AUTHOR_DATE="+when,
+		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+mail, "GIT_COMMITTER_DATE="+when)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		s.t.Fatalf("git %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+func (s *standin) commit(subject string) {
+	s.t.Helper()
+	s.git("add", "-A")
+	s.git("commit", "-q", "-m", subject)
+}
+
+// writeSeries makes a folder of series, dir/name, as patches/ is: release is N, and
+// edit changes what the last patch of each series holds.
+func (s *standin) writeSeries(name string, release int, edit func(version string)) {
+	s.t.Helper()
+	out := filepath.Join(s.dir, name)
+	for _, v := range strings.Fields(s.git("tag")) {
+		s.git("checkout", "-q", "-B", name+"-"+v, v)
+		s.addNotify()
+		s.commit("add the ring")
+		s.write("kmod/src/Makefile", strings.Replace(standinMakefile, "\tdescribe.o		\\\n",
+			"\tdescribe.o		\\\n\tnotify.o		\\\n", 1)+"\nccflags-y += -DTESTFS_NOTIFY\n")
+		s.write("tests/notify", "a file outside kmod\n")
+		if edit != nil {
+			edit(v)
+		}
+		s.commit("call the hooks")
+		s.git("format-patch", "-q", "--zero-commit", "-o", filepath.Join(out, v), v)
+		s.writeOut(filepath.Join(out, v, "base.txt"), v+"\n")
+		s.writeOut(filepath.Join(out, v, "kernels.txt"), "^6[.]1[.]\n")
+	}
+	s.writeOut(filepath.Join(out, "RELEASE"), fmt.Sprintln(release))
+}
+
+func (s *standin) writeOut(file, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// addNotify takes the notify files out of this repository's newest series.
+func (s *standin) addNotify() {
+	s.t.Helper()
+	repo, err := repository()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	dirs, err := filepath.Glob(filepath.Join(repo, "patches", "v*"))
+	if err != nil || len(dirs) == 0 {
+		s.t.Fatalf("no series in %s/patches: %v", repo, err)
+	}
+	// Names sort as the versions do, all of them have two digits.
+	patches, err := filepath.Glob(filepath.Join(dirs[len(dirs)-1], "[0-9]*.patch"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.git(append([]string{"apply", "--include=kmod/src/notify*"}, patches...)...)
+}
