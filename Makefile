@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Every task of the project. "make" alone lists them.
+
+
+# Debian packages, by what needs them. DEPS=skip leaves out the check.
+# the kernel of the long runs
+KERNEL ?= debian11
+
+DEPS_BASE := binutils busybox-static gcc git make
+DEPS_VM := bc e2fsprogs kmod libc6-dev libelf1 qemu-system-x86 socat xxd xz-utils
+DEPS_TEST = mmdebstrap $(if $(SCOUTFS_SRC),$(DEPS_PACKAGES))
+DEPS_LINT := shellcheck
+DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
+# real ScoutFS needs its own, the stand-in does not
+DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
+
+DEPS_PACKAGES := createrepo-c dkms patch rpm
+
+need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags" >&2; exit 1; }
+deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: SCOUTFS_SRC=checkout or bare repository of ScoutFS, VERSIONS=\"v1.29 v1.30\","
+	@echo "KERNEL_DIR=kernel of your own, SCOUTFS_NOTIFY_CACHE=folder (default .cache)."
+
+.PHONY: build
+build: ## scoutfs-notifyd and scoutfs-notify, into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## boot a machine, mount, and watch opens and reads stream by
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	@cd tests && go run ./cmd/demo
+
+.PHONY: test
+test: lint ## every test that can run; says what it skipped and why
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
+	@cd tests && go run ./cmd/kernels
+	@cd tests && go build -o ../bin/gotestsum gotest.tools/gotestsum
+	bin/gotestsum --format testname --raw-command tests/all.sh
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, shellcheck
+	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
+	@unformatted=$$(gofmt -l cmd daemon notify tests tools packaging); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these: $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	cd tests && go vet ./...
+	cd tests && go build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck ./...
+	cd tests && ../bin/staticcheck ./...
+	cd tools && go vet ./... && ../bin/staticcheck ./...
+	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
+
+.PHONY: hotpath
+hotpath: ## print the instructions that the hooks add
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && go test -count=1 -v ./hotpath
+
+.PHONY: test-scoutfs
+test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1.33"]
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && go run ./cmd/matrix
+
+.PHONY: test-upstream
+test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCOUTFS_SRC=... [ONLY=regexp]
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
+	cd tests && go run ./upstream -version $(or $(VERSION),$(error set VERSION, such as v1.30)) $(if $(ONLY),-only '$(ONLY)')
+
+# The series' tool, and the folder to build ScoutFS against.
+series = cd tools && go build -o ../bin/series ./series && cd .. && bin/series
+kbuild = $$(cd tests && go run ./cmd/kbuild)
+
+.PHONY: rebase
+rebase: ## carry a series to another release: FROM=v1.33 TO=v1.34 SCOUTFS_SRC=... [RESTART=1]
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	kbuild=$(kbuild) && $(series) rebase -from $(or $(FROM),$(error set FROM)) -to $(or $(TO),$(error set TO)) -kbuild "$$kbuild" $(if $(RESTART),-restart)
+
+.PHONY: series
+series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=...
+	@$(need_source)
+	$(series) regenerate -from $(or $(FROM),$(error set FROM))
+
+.PHONY: series-check
+series-check: ## form and sameness of the series, with SCOUTFS_SRC also that they apply
+	$(series) check $(VERSIONS)
+
+.PHONY: upstream-check
+upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	@kbuild=$(kbuild) && $(series) upstream-check -kbuild "$$kbuild"
+
+.PHONY: packages
+packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build packages
+
+.PHONY: kmod
+kmod: ## compile every patched module with dkms: SCOUTFS_SRC=... [KVER=... KERNEL_SRC=...]
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build kmod $(VERSIONS)
+
+kmod-%: ## the same for one release: make kmod-v1.30
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build kmod $*
+
+.PHONY: srpm rpm
+srpm: ## source packages into dist/: SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build srpm $(VERSIONS)
+
+rpm: ## source packages and the packages built from them: SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build rpm $(VERSIONS)
+
+.PHONY: notifyd
+notifyd: ## the daemon's packages, rpm and deb
+	@$(call deps,$(DEPS_BASE))
+	go run ./packaging/build notifyd
+
+.PHONY: mock
+mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	go run ./packaging/build mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9))
+
+.PHONY: release
+release: ## check that a release is due and tag it; DRY=1 checks only
+	go run ./packaging/build release $(if $(DRY),-n)
+
+.PHONY: soak
+soak: ## load in a machine for SOAK=10m, 16 clients, sums checked
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && SOAK=$(or $(SOAK),10m) GUEST_TESTS=TestSoak go test -count=1 -v -timeout 3h -run 'TestStandIn/$(KERNEL)' ./boot
+
+.PHONY: chaos
+chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repeats
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run 'TestStandIn/$(KERNEL)' ./boot
+
+.PHONY: fuzz
+fuzz: ## fuzz each parser for FUZZTIME=1m
+	tests/fuzz.sh $(or $(FUZZTIME),1m)
+
+.PHONY: clean
+clean: ## delete bin/, dist/ and the cache of kernels and machines
+	rm -rf bin dist .cache
