@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // Where the machines find things.
@@ -93,7 +95,7 @@ done`)
 // compileBuild compiles the package-build program for the machine.
 func compileBuild(t *testing.T, out string) {
 	t.Helper()
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +105,7 @@ func compileBuild(t *testing.T, out string) {
 // builder returns a machine to build in, with the work folder writable.
 func builder(t *testing.T, dir string) *machine {
 	t.Helper()
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

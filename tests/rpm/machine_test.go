@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // machine is a throw-away root file system: the cached one below, what a test
@@ -204,7 +206,7 @@ func runDir(t *testing.T) string {
 }
 
 var runOnce = sync.OnceValues(func() (string, error) {
-	cache, err := cacheFolder()
+	cache, err := vm.CacheDir("rpm")
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // notifydDir holds the daemon's packages in a machine.
@@ -44,7 +46,7 @@ func notifydPackages(t *testing.T) string {
 
 func buildNotifyd(t *testing.T, release int, out string, env ...string) {
 	t.Helper()
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

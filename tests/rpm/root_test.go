@@ -3,18 +3,17 @@
 package rpm
 
 import (
+	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // suite is the Debian release of the throw-away root.
@@ -66,88 +65,21 @@ func root(t *testing.T) string {
 }
 
 var rootOnce = sync.OnceValues(func() (string, error) {
-	cache, err := cacheFolder()
-	if err != nil {
-		return "", err
-	}
 	// What the recipe says is what the name says: another recipe, another root.
 	sum := sha256.Sum256([]byte(suite + strings.Join(rootPackages, " ") + rootSetup))
-	dir := filepath.Join(cache, fmt.Sprintf("%s-%x", suite, sum[:6]))
-
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	tmp := dir + ".tmp"
-	if err := os.RemoveAll(tmp); err != nil {
-		return "", err
-	}
-	mirrors, err := mirrors()
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(os.Stderr, "rpm: making the throw-away root in %s\n", dir)
-	args := []string{
-		"--variant=minbase", "--format=directory", "--include=" + strings.Join(rootPackages, ","),
-		"--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*",
-		"--dpkgopt=path-exclude=/usr/share/locale/*",
-		suite, tmp,
-	}
-	cmd := exec.Command("mmdebstrap", append(args, mirrors...)...)
-	// It mounts /proc and /dev in the root. In a namespace of its own they are gone
-	// when it is, and what removes a root can never walk into the host's.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mmdebstrap (Debian package mmdebstrap): %w\n%s", err, out)
-	}
-	if out, err := exec.Command("sh", "-euc", rootSetup, "sh", tmp).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("set up the root: %w\n%s", err, out)
-	}
-	return dir, os.Rename(tmp, dir)
-})
-
-// mirrors returns the archives of Debian that apt is configured with here: no
-// host stands in this repository.
-func mirrors() ([]string, error) {
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI)",
-		"Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main").Output()
-	if err != nil {
-		return nil, fmt.Errorf("apt-get indextargets: %w", err)
-	}
-	uris := strings.Fields(string(out))
-	slices.Sort(uris)
-	uris = slices.Compact(uris)
-	if len(uris) == 0 {
-		return nil, errors.New("apt has no index of a Debian archive with the component main: " +
-			"run apt-get update, or add one to its sources")
-	}
-	return uris, nil
-}
-
-// repository returns the root of the repository.
-func repository() (string, error) { return filepath.Abs(filepath.Join("..", "..")) }
-
-func cacheFolder() (string, error) {
-	dir := os.Getenv("SCOUTFS_NOTIFY_CACHE")
-	if dir == "" {
-		repo, err := repository()
-		if err != nil {
-			return "", err
+	dir, err := vm.Cached("rpm", fmt.Sprintf("root-%x", sum[:6]), func(tmp string) error {
+		fmt.Fprintln(os.Stderr, "rpm: making the throw-away root")
+		tree := filepath.Join(tmp, "root")
+		if err := vm.MakeDebian(context.Background(), tree, suite, rootPackages, true); err != nil {
+			return err
 		}
-		dir = filepath.Join(repo, ".cache")
-	}
-	dir = filepath.Join(dir, "rpm")
-	return dir, os.MkdirAll(dir, 0o755)
-}
+		if out, err := exec.Command("sh", "-euc", rootSetup, "sh", tree).CombinedOutput(); err != nil {
+			return fmt.Errorf("set up the root: %w\n%s", err, out)
+		}
+		return nil
+	})
+	return filepath.Join(dir, "root"), err
+})
 
 // host runs a program of this machine in dir; it must succeed.
 func host(t *testing.T, dir, name string, args ...string) string {

@@ -28,7 +28,7 @@ func TestScoutFS(t *testing.T) {
 	if source, err = filepath.Abs(source); err != nil {
 		t.Fatal(err)
 	}
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // The stand-in upstream: a git repository laid out as ScoutFS is, with the
@@ -43,7 +45,7 @@ type standin struct {
 func newStandin(t *testing.T, dir string, versions ...string) *standin {
 	t.Helper()
 	s := &standin{t: t, dir: dir}
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +146,7 @@ func (s *standin) writeOut(file, text string) {
 // addNotify takes the notify files out of this repository's newest series.
 func (s *standin) addNotify() {
 	s.t.Helper()
-	repo, err := repository()
+	repo, err := vm.Root()
 	if err != nil {
 		s.t.Fatal(err)
 	}
