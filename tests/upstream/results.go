@@ -10,10 +10,16 @@ import (
 	"strings"
 )
 
+// Verdicts of tests that the suite itself does not tell of.
+const (
+	noEnd  = "no end"
+	notRun = "not run"
+)
+
 // A result is how one test of the suite ended.
 type result struct {
 	name    string
-	verdict string // "passed", "failed", "skipped", "no end"
+	verdict string // "passed", "failed", "skipped", or one of the above
 	detail  string // seconds, or the reason
 }
 
@@ -55,13 +61,25 @@ func (r results) complete(sequence []string, ended bool) results {
 			continue
 		}
 		if hung {
-			out = append(out, result{name, "no end", "the machine ended first"})
+			out = append(out, result{name, noEnd, "the machine ended first"})
 			hung = false
 		} else {
-			out = append(out, result{name, "not run", ""})
+			out = append(out, result{name, notRun, ""})
 		}
 	}
 	return out
+}
+
+// incomplete returns the tests that a machine should have run to their end and did
+// not.
+func (r results) incomplete() []string {
+	var names []string
+	for _, x := range r {
+		if x.verdict == noEnd || x.verdict == notRun {
+			names = append(names, x.name)
+		}
+	}
+	return names
 }
 
 // sequence returns the names of the suite's tests, without what is left out.
@@ -115,7 +133,7 @@ func compare(w io.Writer, unpatched, patched results) (worse []string) {
 // count says in a few words how a run went.
 func (r results) count() string {
 	var parts []string
-	for _, verdict := range []string{"passed", "failed", "skipped", "no end", "not run"} {
+	for _, verdict := range []string{"passed", "failed", "skipped", noEnd, notRun} {
 		n := 0
 		for _, x := range r {
 			if x.verdict == verdict {

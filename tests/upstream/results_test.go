@@ -90,6 +90,9 @@ func TestComplete(t *testing.T) {
 	if want := "1 passed, 1 no end, 1 not run"; got.count() != want {
 		t.Errorf("%q, not %q", got.count(), want)
 	}
+	if names := got.incomplete(); !slices.Equal(names, []string{"b", "c"}) {
+		t.Errorf("incomplete: %v, not b and c", names)
+	}
 	got = results{{"a", "passed", "1s"}}.complete([]string{"a", "b"}, true)
 	if want := "1 passed, 1 not run"; got.count() != want {
 		t.Errorf("%q, not %q", got.count(), want)
