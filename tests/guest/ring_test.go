@@ -350,6 +350,51 @@ func TestPoll(t *testing.T) {
 	r.Close()
 }
 
+// Who waits for edges is told of what a drain leaves behind, and of nothing else.
+func TestPollEdges(t *testing.T) {
+	f := setup(t)
+	f.create("a", 1)
+	r := f.attach()
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ep)
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(r.Fd())}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, r.Fd(), &ev); err != nil {
+		t.Fatal(err)
+	}
+	edges := func(after string, want int) {
+		t.Helper()
+		// The kernel queues edges as they come: there is nothing to wait for.
+		n, err := unix.EpollWait(ep, make([]unix.EpollEvent, 1), 0)
+		if err != nil || n != want {
+			t.Errorf("after %s: %d edges, error %v, not %d", after, n, err, want)
+		}
+	}
+	drainN := func(room, want int) {
+		t.Helper()
+		if n, _, err := r.Drain(make([]byte, room*notify.RecordSize)); err != nil || n != want {
+			t.Errorf("drained %d records and error %v, not %d", n, err, want)
+		}
+	}
+	edges("attach", 0)
+	f.touch("a")
+	edges("a record", 1)
+	f.touch("a")
+	f.touch("a")
+	edges("two more records", 0)
+	drainN(1, 1)
+	edges("a drain that left two", 1)
+	drainN(1, 1)
+	edges("a drain that left one", 1)
+	drainN(10, 1)
+	edges("a drain that left none", 0)
+	f.touch("a")
+	edges("a record", 1)
+	drainN(1, 1)
+}
+
 // The poller that sleeps through umount is woken by it.
 func TestUmountWakes(t *testing.T) {
 	f := setup(t)
