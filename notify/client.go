@@ -52,7 +52,8 @@ func Dial(target string) (*Client, error) {
 // The context bounds finding the socket and connecting, not what follows.
 //
 // The error is [ErrNotRunning], [ErrRefused], [ErrNotScoutFS],
-// [os.ErrPermission] if the caller is not root, or the system's.
+// [os.ErrPermission] if the caller is not root, [ErrRequest] if MaxRecords is out
+// of range, the context's, or the system's.
 func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error) {
 	// Looking up the file system opens it for a moment, in which it cannot be
 	// unmounted. A daemon that says what it serves makes that unnecessary.
@@ -71,11 +72,14 @@ func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error
 
 // connect connects to a socket and asks for batches.
 func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
-	req := Request{MaxRecords: uint32(d.MaxRecords)}
-	if d.MaxRecords == 0 {
-		req.MaxRecords = RingRecords
+	records := d.MaxRecords
+	if records == 0 {
+		records = RingRecords
 	}
-	pkt, err := req.MarshalBinary()
+	if records < 1 || records > RingRecords {
+		return nil, fmt.Errorf("connect to %s: %w: %d records a packet, not 1 to %d", path, ErrRequest, records, RingRecords)
+	}
+	pkt, err := Request{MaxRecords: uint32(records)}.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
 	}
@@ -275,10 +279,22 @@ func (c *Client) Lost() uint64 { return c.lost.Load() }
 
 // SetReadDeadline makes receiving fail with [os.ErrDeadlineExceeded] from t on;
 // the zero time means never. No record is lost by it.
-func (c *Client) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
+// The error is [ErrClosed] after Close.
+func (c *Client) SetReadDeadline(t time.Time) error {
+	if err := c.conn.SetReadDeadline(t); err != nil {
+		return fmt.Errorf("set deadline: %w", unwrapNet(err))
+	}
+	return nil
+}
 
-// Close ends the connection. A goroutine that waits in Next gets [ErrClosed].
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connection. A goroutine that waits in Next gets [ErrClosed], and
+// so does who closes it again.
+func (c *Client) Close() error {
+	if err := c.conn.Close(); err != nil {
+		return fmt.Errorf("close connection: %w", unwrapNet(err))
+	}
+	return nil
+}
 
 // observe counts what is missing before r.
 func (c *Client) observe(r *Record) error {
@@ -292,22 +308,27 @@ func (c *Client) observe(r *Record) error {
 
 // fill receives one packet.
 func (c *Client) fill() error {
-	n, err := c.conn.Read(c.buf)
-	if errors.Is(err, syscall.ECONNRESET) {
-		// Told once, ahead of packets that were sent before. They are still there.
-		c.reset = true
-		n, err = c.conn.Read(c.buf)
-	}
-	if err == io.EOF {
-		if c.reset && c.gaps.Last() == 0 {
+	ended := false
+	for {
+		n, err := c.conn.Read(c.buf)
+		switch {
+		case err == nil:
+			return c.accept(c.buf[:n])
+		case errors.Is(err, syscall.ECONNRESET) && !c.reset:
+			// Told once, ahead of packets that were sent before. They are still there.
+			c.reset = true
+		case err == io.EOF && !ended:
+			// The kernel looks for packets first and for the end then. What the daemon
+			// did in between, a last packet or a reset, only shows at another look.
+			ended = true
+		case err == io.EOF && c.reset && c.gaps.Last() == 0:
 			return fmt.Errorf("receive records: %w", ErrRefused)
+		case err == io.EOF:
+			return io.EOF
+		default:
+			return fmt.Errorf("receive records: %w", unwrapNet(err))
 		}
-		return io.EOF
 	}
-	if err != nil {
-		return fmt.Errorf("receive records: %w", unwrapNet(err))
-	}
-	return c.accept(c.buf[:n])
 }
 
 // accept takes one packet's bytes.

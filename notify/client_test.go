@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -88,7 +90,12 @@ func TestClientRequest(t *testing.T) {
 			t.Errorf("MaxRecords %d asked for %d", tt.ask, got.MaxRecords)
 		}
 	}
-	for _, ask := range []int{-1, RingRecords + 1} {
+	asks := []int{-1, RingRecords + 1}
+	if strconv.IntSize == 64 {
+		one := 1
+		asks = append(asks, one<<32+5)
+	}
+	for _, ask := range asks {
 		d := Dialer{MaxRecords: ask}
 		if _, err := d.DialContext(context.Background(), listen(t).Addr().String()); !errors.Is(err, ErrRequest) {
 			t.Errorf("MaxRecords %d: %v", ask, err)
@@ -200,6 +207,60 @@ func TestClientReset(t *testing.T) {
 	}
 }
 
+// script is a connection whose reads are written down.
+type script struct {
+	net.Conn
+	reads []scriptedRead
+}
+
+type scriptedRead struct {
+	packet []byte
+	err    error
+}
+
+func (s *script) Read(b []byte) (int, error) {
+	r := s.reads[0]
+	s.reads = s.reads[1:]
+	return copy(b, r.packet), r.err
+}
+
+// TestClientEarlyEnd: the kernel can tell of the end ahead of what the daemon did
+// right before it.
+func TestClientEarlyEnd(t *testing.T) {
+	reset := &net.OpError{Op: "read", Err: unix.ECONNRESET}
+	for _, tt := range []struct {
+		name  string
+		reads []scriptedRead
+		seqs  []uint64
+		err   error
+	}{
+		{"packet", []scriptedRead{{nil, io.EOF}, {records(1), nil}, {nil, io.EOF}, {records(2, 3), nil}, {nil, io.EOF}, {nil, io.EOF}}, []uint64{1, 2, 3}, io.EOF},
+		{"reset", []scriptedRead{{nil, io.EOF}, {nil, reset}, {nil, io.EOF}}, nil, ErrRefused},
+		{"reset after records", []scriptedRead{{records(1), nil}, {nil, io.EOF}, {nil, reset}, {nil, io.EOF}}, []uint64{1}, io.EOF},
+		{"reset, then records", []scriptedRead{{nil, reset}, {records(1), nil}, {nil, io.EOF}, {nil, io.EOF}}, []uint64{1}, io.EOF},
+		{"nothing", []scriptedRead{{nil, io.EOF}, {nil, io.EOF}}, nil, io.EOF},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := &script{reads: tt.reads}
+			c := newClient(conn)
+			var seqs []uint64
+			var err error
+			for err == nil {
+				var r Record
+				if r, err = c.Next(); err == nil {
+					seqs = append(seqs, r.Seq)
+				}
+			}
+			if !slices.Equal(seqs, tt.seqs) || !errors.Is(err, tt.err) {
+				t.Errorf("got %v and %v, want %v and %v", seqs, err, tt.seqs, tt.err)
+			}
+			if len(conn.reads) > 0 {
+				t.Errorf("%d reads were left", len(conn.reads))
+			}
+		})
+	}
+}
+
 func TestClientDeadline(t *testing.T) {
 	c, conn := connectPair(t, Dialer{})
 	c.SetReadDeadline(time.Now().Add(-time.Second))
@@ -223,6 +284,12 @@ func TestClientClose(t *testing.T) {
 	c.Close()
 	if err := <-done; !errors.Is(err, ErrClosed) {
 		t.Errorf("Next: %v", err)
+	}
+	if err := c.Close(); !errors.Is(err, ErrClosed) {
+		t.Errorf("second Close: %v", err)
+	}
+	if err := c.SetReadDeadline(time.Now()); !errors.Is(err, ErrClosed) {
+		t.Errorf("SetReadDeadline after Close: %v", err)
 	}
 }
 

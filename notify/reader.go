@@ -95,15 +95,14 @@ func (r *Reader) Fd() int {
 // The error is [ErrUnmounted] when the file system is unmounted and no record
 // is left, [ErrClosed] after Close, or the system's.
 func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
-	records := len(buf) / RecordSize
-	if records == 0 {
-		return 0, 0, fmt.Errorf("drain records: a buffer of %d bytes holds none", len(buf))
-	}
-
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fd < 0 {
 		return 0, r.args.Dropped, fmt.Errorf("drain records: %w", ErrClosed)
+	}
+	records := len(buf) / RecordSize
+	if records == 0 {
+		return 0, r.args.Dropped, fmt.Errorf("drain records: a buffer of %d bytes holds none", len(buf))
 	}
 	// The kernel gets buf's address as a number. Holding buf in the Reader, which
 	// is in the heap, means that it is there too, where it does not move.
@@ -127,7 +126,8 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 }
 
 // Close detaches the Reader; records that were not drained are gone. Closing it
-// again returns [ErrClosed].
+// again returns [ErrClosed]. It does not wake who sleeps in poll(2) on the
+// descriptor, and the kernel keeps the Reader attached until they have left.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

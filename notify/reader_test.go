@@ -51,8 +51,9 @@ func readerOn(t *testing.T) *Reader {
 
 func TestReaderErrors(t *testing.T) {
 	r := readerOn(t)
-	if n, _, err := r.Drain(make([]byte, RecordSize-1)); err == nil {
-		t.Errorf("drained %d records into less than one", n)
+	r.args.Dropped = 17
+	if n, dropped, err := r.Drain(make([]byte, RecordSize-1)); err == nil || dropped != 17 {
+		t.Errorf("drained %d records into less than one, %d dropped, %v", n, dropped, err)
 	}
 	if _, _, err := r.Drain(make([]byte, RecordSize)); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("Drain of another descriptor: %v", err)
