@@ -27,6 +27,9 @@ var (
 	// says which.
 	ErrRefused = errors.New("scoutfs-notifyd refused the connection")
 
+	// ErrTarget: what to connect to is neither a directory nor a socket.
+	ErrTarget = errors.New("neither a directory of a mounted ScoutFS nor a socket")
+
 	// ErrProtocol: what was received is not a stream of records.
 	ErrProtocol = errors.New("not a stream of records")
 )
@@ -187,17 +190,25 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 
 // SocketPath returns the path of the socket of the daemon that serves target. A
 // target that is a directory has its file system looked up, as [Statfs] does;
-// anything else is taken for the socket itself.
+// the path of a socket is returned as it is, and so is one by the name of a
+// daemon's that is not there. The error is [ErrTarget] for anything else.
 func (d *Dialer) SocketPath(target string) (string, error) {
 	fi, err := os.Stat(target)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) && filepath.Base(target) == SocketName {
 			return target, nil
 		}
-		return "", err
+		var pe *os.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err // without "stat" and the path, which stand here
+		}
+		return "", fmt.Errorf("find the socket for %s: %w", target, err)
+	}
+	if fi.Mode().Type() == os.ModeSocket {
+		return target, nil
 	}
 	if !fi.IsDir() {
-		return target, nil
+		return "", fmt.Errorf("find the socket for %s: %w", target, ErrTarget)
 	}
 	m, err := Statfs(target)
 	if err != nil {
@@ -232,10 +243,11 @@ func newClient(conn net.Conn) *Client {
 
 // Next waits for a record and returns it. It does not allocate.
 //
-// The error is [io.EOF] when the stream ends: the file system was unmounted or
-// the daemon stopped. Other errors are [ErrRefused], [ErrProtocol],
-// [ErrClosed], and [os.ErrDeadlineExceeded], after which Next can be called
-// again.
+// The error is [io.EOF] when the stream ends: the file system was unmounted, or
+// the daemon was stopped or is restarted, as an update of its package does. To go
+// on, dial again for as long as the file system is mounted. Other errors are
+// [ErrRefused], [ErrProtocol], [ErrClosed], and [os.ErrDeadlineExceeded], after
+// which Next can be called again.
 func (c *Client) Next() (Record, error) {
 	if c.next == len(c.recs) {
 		if err := c.fill(); err != nil {

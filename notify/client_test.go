@@ -298,6 +298,10 @@ func TestDialErrors(t *testing.T) {
 	path := ln.Addr().String()
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
+	file := filepath.Join(filepath.Dir(path), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, tt := range []struct {
@@ -310,6 +314,7 @@ func TestDialErrors(t *testing.T) {
 		{"no socket", context.Background(), filepath.Join(filepath.Dir(path), "x", SocketName), ErrNotRunning},
 		{"no such mount", context.Background(), filepath.Join(filepath.Dir(path), "x"), os.ErrNotExist},
 		{"not ScoutFS", context.Background(), filepath.Dir(path), ErrNotScoutFS},
+		{"a file", context.Background(), file, ErrTarget},
 		{"canceled", canceled, path, context.Canceled},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

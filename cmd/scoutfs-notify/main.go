@@ -12,7 +12,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,14 +37,15 @@ const (
 const usage = `Usage: scoutfs-notify COMMAND [flags] MOUNT
 
 Shows who opens and reads which files of a mounted ScoutFS on this node. MOUNT
-is its mount point, or the path of scoutfs-notifyd's socket.
+is its mount point or any directory below it, or the path of scoutfs-notifyd's
+socket. tail and top must be run by root.
 
 Commands:
-  tail  print each access as it happens
-  top   show the files, processes or users with the most accesses
-  stat  show how the daemon and the kernel's part are doing
-
-'scoutfs-notify COMMAND -help' tells of a command's flags.
+  tail     print each access as it happens
+  top      show which files, processes or users read most
+  stat     show how the daemon and the kernel's part are doing
+  version  print the version
+  help     print this text, or with the name of a command its flags
 
 Exit status: 0 when stopped or at the end of the stream, 1 for a failure, 64 for
 bad flags or arguments. stat exits with 1 if no daemon is running.
@@ -102,13 +106,21 @@ func awaitHangup(f *os.File) {
 }
 
 // usageError is for bad flags and arguments.
-type usageError struct{ error }
+type usageError struct {
+	error
+	command string // whose they are, "" for the program's own
+}
 
 // errSaid is a failure that the command's output tells of.
 var errSaid = errors.New("no daemon is running")
 
-func usagef(format string, a ...any) error {
-	return usageError{fmt.Errorf(format, a...)}
+// usagef makes a usageError. The message starts with the command's name.
+func usagef(command, format string, a ...any) error {
+	err := fmt.Errorf(format, a...)
+	if command != "" {
+		err = fmt.Errorf("%s: %w", command, err)
+	}
+	return usageError{err, command}
 }
 
 // command runs until it is done or the context is.
@@ -149,7 +161,11 @@ func run(ctx context.Context, env *environment, args []string) int {
 		// Whoever read our output has had enough, as in tail | head.
 		return exitOK
 	case errors.As(err, &bad):
-		fmt.Fprintf(env.stderr, "scoutfs-notify: %v\nTry 'scoutfs-notify -help'.\n", err)
+		try := "scoutfs-notify -help"
+		if bad.command != "" {
+			try = "scoutfs-notify " + bad.command + " -help"
+		}
+		fmt.Fprintf(env.stderr, "scoutfs-notify: %v\nTry '%s'.\n", err, try)
 		return exitUsage
 	}
 	fmt.Fprintf(env.stderr, "scoutfs-notify: %v\n", err)
@@ -158,10 +174,13 @@ func run(ctx context.Context, env *environment, args []string) int {
 
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
-		return usagef("expected a command")
+		return usagef("", "a command is missing: tail, top or stat")
 	}
 	switch args[0] {
 	case "-h", "-help", "--help", "help":
+		if len(args) > 1 && args[1] != "help" && args[1] != "version" {
+			return dispatch(ctx, env, []string{args[1], "-help"})
+		}
 		_, err := io.WriteString(env.stdout, usage)
 		return err
 	case "-version", "--version", "version":
@@ -170,7 +189,7 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
-		return usagef("there is no command %q", args[0])
+		return usagef("", "there is no command %q: the commands are tail, top and stat", args[0])
 	}
 	return cmd(ctx, env, args[1:])
 }
@@ -186,12 +205,46 @@ func parseFlags(env *environment, flags *flag.FlagSet, about string, args []stri
 		return "", err
 	}
 	if err != nil {
-		return "", usagef("%s: %w", flags.Name(), err)
+		return "", usagef(flags.Name(), "%w%s", err, allowed(flags, err))
 	}
-	if flags.NArg() != 1 {
-		return "", usagef("%s: expected one mount point, got %d arguments", flags.Name(), flags.NArg())
+	switch {
+	case flags.NArg() == 0:
+		return "", usagef(flags.Name(), "a mount point is missing")
+	case flags.NArg() > 1 && slices.ContainsFunc(flags.Args(), isFlag):
+		return "", usagef(flags.Name(), "expected one mount point, got %d arguments: flags come before the mount point", flags.NArg())
+	case flags.NArg() > 1:
+		return "", usagef(flags.Name(), "expected one mount point, got %d arguments", flags.NArg())
+	case flags.Arg(0) == "":
+		return "", usagef(flags.Name(), "the mount point is an empty string")
 	}
 	return flags.Arg(0), nil
+}
+
+func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") }
+
+// flagInError finds the flag that package flag complains of.
+var flagInError = regexp.MustCompile(`invalid value .* for flag -([a-z-]+): `)
+
+// allowed says what a flag takes, if that is what package flag complains of:
+// all it says itself is "parse error".
+func allowed(flags *flag.FlagSet, err error) string {
+	m := flagInError.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	getter, ok := flags.Lookup(m[1]).Value.(flag.Getter)
+	if !ok {
+		return ""
+	}
+	switch getter.Get().(type) {
+	case time.Duration:
+		return ": a duration is a number with a unit, such as 500ms or 2s"
+	case uint64:
+		return ": it takes a whole number, 0 or more"
+	case int:
+		return ": it takes a whole number"
+	}
+	return ""
 }
 
 // buildVersion is the version the linker was given, or the module's.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -90,6 +91,16 @@ func sendAll(conn *net.UnixConn, recs ...notify.Record) {
 func TestCommandLine(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, notify.SocketName)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		start     = `scoutfs-notifyd is not running: start it with: systemctl start "$(systemd-escape --path --template=scoutfs-notifyd@.service MOUNTPOINT)"`
+		nameOne   = ": name a mount point; findmnt -t scoutfs lists them\n"
+		aDuration = ": a duration is a number with a unit, such as 500ms or 2s\nTry 'scoutfs-notify top -help'.\n"
+		aNumber   = ": it takes a whole number, 0 or more\nTry 'scoutfs-notify tail -help'.\n"
+	)
 	for _, tt := range []struct {
 		name   string
 		args   []string
@@ -97,26 +108,35 @@ func TestCommandLine(t *testing.T) {
 		stdout string // a part
 		stderr string // a part
 	}{
-		{"nothing", nil, 64, "", "expected a command"},
+		{"nothing", nil, 64, "", "a command is missing: tail, top or stat\nTry 'scoutfs-notify -help'.\n"},
 		{"help", []string{"-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
+		{"help of a command", []string{"help", "tail"}, 0, "Usage: scoutfs-notify tail", ""},
+		{"help of no command", []string{"help", "cat"}, 64, "", `there is no command "cat"`},
+		{"help of another", []string{"help", "version"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"version", []string{"--version"}, 0, "scoutfs-notify ", ""},
-		{"unknown", []string{"cat"}, 64, "", `there is no command "cat"`},
+		{"unknown", []string{"cat"}, 64, "", `there is no command "cat": the commands are tail, top and stat`},
 		{"tail help", []string{"tail", "-h"}, 0, "Usage: scoutfs-notify tail", ""},
-		{"tail nothing", []string{"tail"}, 64, "", "expected one mount point, got 0"},
-		{"tail two", []string{"tail", "a", "b"}, 64, "", "expected one mount point, got 2"},
-		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "-x"},
-		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", "-n"},
+		{"tail nothing", []string{"tail"}, 64, "", "tail: a mount point is missing\nTry 'scoutfs-notify tail -help'.\n"},
+		{"tail empty", []string{"tail", ""}, 64, "", "tail: the mount point is an empty string\n"},
+		{"tail two", []string{"tail", "a", "b"}, 64, "", "tail: expected one mount point, got 2 arguments\n"},
+		{"tail flag behind", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
+		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
+		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n: parse error` + aNumber},
 		{"top help", []string{"top", "-h"}, 0, "Usage: scoutfs-notify top", ""},
-		{"top by", []string{"top", "-by", "x", "a"}, 64, "", "-by x: not inode"},
-		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", "-sort x: not bytes"},
-		{"top interval", []string{"top", "-interval", "0s", "a"}, 64, "", "-interval 0s"},
-		{"top rows", []string{"top", "-rows", "0", "a"}, 64, "", "-rows 0"},
-		{"top not running", []string{"top", socket}, 1, "", "scoutfs-notifyd is not running: start it with: systemctl start scoutfs-notifyd@"},
+		{"top by", []string{"top", "-by", "x", "a"}, 64, "", "top: -by x: not inode, process or user\nTry 'scoutfs-notify top -help'.\n"},
+		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", "top: -sort x: not bytes or events"},
+		{"top interval", []string{"top", "-interval", "0s", "a"}, 64, "", "top: -interval 0s: the least is 10ms"},
+		{"top interval without unit", []string{"top", "-interval", "1", "a"}, 64, "", `invalid value "1" for flag -interval: parse error` + aDuration},
+		{"top rows", []string{"top", "-rows", "0", "a"}, 64, "", "top: -rows 0: the least is 1"},
+		{"top not running", []string{"top", socket}, 1, "", start},
 		{"stat help", []string{"stat", "-h"}, 0, "Usage: scoutfs-notify stat", ""},
-		{"stat nothing", []string{"stat"}, 64, "", "expected one mount point, got 0"},
-		{"tail other file system", []string{"tail", dir}, 1, "", "not a mounted ScoutFS: name the mount point of one"},
-		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "no such file"},
-		{"tail not running", []string{"tail", socket}, 1, "", "scoutfs-notifyd is not running: start it with: systemctl start scoutfs-notifyd@"},
+		{"stat nothing", []string{"stat"}, 64, "", "stat: a mount point is missing"},
+		{"stat no such", []string{"stat", dir + "/none"}, 1, "", "scoutfs-notify: stat " + dir + "/none: no such file or directory" + nameOne},
+		{"stat other file system", []string{"stat", dir}, 1, "", "scoutfs-notify: identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
+		{"tail other file system", []string{"tail", dir}, 1, "", "identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
+		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
+		{"tail file", []string{"tail", file}, 1, "", "find the socket for " + file + ": neither a directory of a mounted ScoutFS nor a socket" + nameOne},
+		{"tail not running", []string{"tail", socket}, 1, "", start},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status, stdout, stderr := runCommand(tt.args...)
@@ -127,6 +147,69 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("exit status %d with errors %q", status, stderr)
 			}
 		})
+	}
+}
+
+// someMounts are a mountinfo with a ScoutFS, something mounted below it, and one
+// that another file system hides.
+const someMounts = `21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+36 21 0:42 / /mnt/my-fs rw,noatime shared:2 - scoutfs /dev/vdb rw
+37 36 0:43 / /mnt/my-fs/scratch rw shared:3 - tmpfs tmpfs rw
+38 21 0:44 / /mnt/a\040b rw - scoutfs /dev/vdc rw
+39 21 0:45 / /mnt/hidden rw - scoutfs /dev/vdd rw
+40 21 0:46 / /mnt/hidden rw - tmpfs tmpfs rw
+short line
+`
+
+func TestFindMountPoint(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/mnt/my-fs":           "/mnt/my-fs",
+		"/mnt/my-fs/a/b":       "/mnt/my-fs",
+		"/mnt/my-fs-2":         "/mnt/my-fs-2",
+		"/mnt/my-fs/scratch/a": "/mnt/my-fs/scratch/a",
+		"/mnt/a b/c":           "/mnt/a b",
+		"/mnt/hidden/a":        "/mnt/hidden/a",
+		"/":                    "/",
+	} {
+		if got := findMountPoint(someMounts, dir); got != want {
+			t.Errorf("%s: %s, want %s", dir, got, want)
+		}
+	}
+}
+
+// TestUnitName: what the hints name can be pasted, whatever the command was given.
+func TestUnitName(t *testing.T) {
+	dir := t.TempDir()
+	env := &environment{proc: filepath.Join(dir, "proc")}
+	mounted := filepath.Join(dir, "my-fs")
+	write(t, filepath.Join(env.proc, "self", "mountinfo"), "36 21 0:42 / "+mounted+" rw - scoutfs /dev/vdb rw\n")
+	mkdir(t, filepath.Join(mounted, "a", "b"))
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(mounted, "a"), link); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, "run", notify.SocketName)
+	write(t, filepath.Join(dir, "run", daemon.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
+	other := fakeDaemon(t, func(*net.UnixConn) {})
+	quoted := "'scoutfs-notifyd@" + escapeUnitPath(mounted) + ".service'"
+	for arg, want := range map[string]string{
+		mounted:                       quoted,
+		filepath.Join(mounted, "a/b"): quoted,
+		link:                          quoted,
+		left:                          "scoutfs-notifyd@mnt-scoutfs.service",
+		other:                         "'scoutfs-notifyd@*'",
+		"/nonexistent":                "scoutfs-notifyd@nonexistent.service",
+	} {
+		if got := unitName(env, arg); got != want {
+			t.Errorf("%s: %s, want %s", arg, got, want)
+		}
+	}
+	renamed := filepath.Join(dir, "other.sock")
+	if err := os.Symlink(other, renamed); err != nil {
+		t.Fatal(err)
+	}
+	if got := startHint(env, renamed); !strings.Contains(got, "systemd-escape --path --template=scoutfs-notifyd@.service MOUNTPOINT") {
+		t.Errorf("a socket of another name: %s", got)
 	}
 }
 

@@ -22,8 +22,9 @@ import (
 )
 
 const statAbout = `Shows whether a daemon serves the file system, its clients and what they lost,
-and the counters of the kernel's part. The daemon's figures are up to an
-interval of its own behind (1s).
+and the counters of the kernel's part. The daemon's figures are as old as its
+-interval at most, 1s by default. Any user who may open the directory MOUNT can
+run it.
 `
 
 // runStat is the command stat.
@@ -46,7 +47,10 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		return nil // the cluster takes its time to say which file system it is
 	}
 	if err != nil {
-		return explain(fmt.Errorf("stat %s: %w", mount, err), mount)
+		if errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
+		}
+		return explain(env, err, mount)
 	}
 	if *asJSON {
 		e := json.NewEncoder(env.stdout)
@@ -54,7 +58,7 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		e.SetEscapeHTML(false)
 		err = e.Encode(st)
 	} else {
-		err = st.print(env.stdout, unitName(mount))
+		err = st.print(env.stdout, startHint(env, mount))
 	}
 	if err == nil && !st.Running {
 		err = errSaid
@@ -83,18 +87,20 @@ type kernelCounters struct {
 func gather(env *environment, mount string) (*status, error) {
 	var st status
 	dir := filepath.Dir(mount)
-	if fi, err := os.Stat(mount); err == nil && fi.IsDir() {
+	if !isSocketPath(mount) {
+		fi, err := os.Stat(mount)
+		if err != nil {
+			return nil, err
+		}
+		if !fi.IsDir() {
+			return nil, fmt.Errorf("stat %s: %w", mount, notify.ErrTarget)
+		}
 		m, err := env.statfs(mount)
 		if err != nil {
 			return nil, err
 		}
 		st.FSID, st.RID = m.FSID, m.RID
 		dir = filepath.Join(env.runDir, m.FSID.String())
-	} else if filepath.Base(mount) != notify.SocketName {
-		if err == nil {
-			err = &os.PathError{Op: "stat", Path: mount, Err: syscall.ENOTDIR}
-		}
-		return nil, err
 	}
 
 	state, err := daemon.ReadState(filepath.Join(dir, daemon.StateName))
@@ -208,7 +214,7 @@ func readID(file string) notify.ID {
 }
 
 // print writes the status for people.
-func (st *status) print(out io.Writer, unit string) error {
+func (st *status) print(out io.Writer, hint string) error {
 	w := bufio.NewWriter(out)
 	item := func(name, format string, a ...any) {
 		fmt.Fprintf(w, "%-13s"+format+"\n", append([]any{name}, a...)...)
@@ -219,7 +225,7 @@ func (st *status) print(out io.Writer, unit string) error {
 		item("file system", "%v, mounted as %v", st.FSID, st.RID)
 	}
 	if d := st.Daemon; d == nil {
-		item("daemon", "not running: start it with: systemctl start %s", unit)
+		item("daemon", "not running: %s", hint)
 	} else {
 		item("daemon", "running: process %d for %s since %s, version %s", d.PID, d.MountPoint, when(d.Start), d.Version)
 		item("records", "%d from the kernel, the last is number %d; %d dropped there", d.Records, d.LastSeq, d.KernelDropped)

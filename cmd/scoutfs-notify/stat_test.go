@@ -138,18 +138,18 @@ kernel       1000 emitted, 17 dropped, since the mount; readers so far: 1
 		{"not running", func(t *testing.T, w *statWorld) {
 			w.counters(t, "f.012345.r.fedcba", statMount, 0, 0, 0)
 		}, func(w *statWorld) []string { return []string{w.mount} }, 1, `file system  0123456789abcdef, mounted as fedcba9876543210
-daemon       not running: start it with: systemctl start UNIT
+daemon       not running: HINT
 kernel       0 emitted, 0 dropped, since the mount; readers so far: 0
 `},
 		{"killed, no notify support", func(t *testing.T, w *statWorld) {
 			w.daemonState(t, false)
 			w.counters(t, "f.012345.r.fedcba", statMount)
 		}, func(w *statWorld) []string { return []string{w.mount} }, 1, `file system  0123456789abcdef, mounted as fedcba9876543210
-daemon       not running: start it with: systemctl start UNIT
+daemon       not running: HINT
 kernel       no notify counters: the module has no notify support, or the file system is not mounted
 `},
 		{"socket, not running", func(*testing.T, *statWorld) {}, func(w *statWorld) []string { return []string{w.socket} }, 1,
-			`daemon       not running: start it with: systemctl start scoutfs-notifyd@MOUNTPOINT.service
+			`daemon       not running: HINT
 kernel       no notify counters: the module has no notify support, or the file system is not mounted
 `},
 	} {
@@ -157,7 +157,7 @@ kernel       no notify counters: the module has no notify support, or the file s
 			w := newStatWorld(t)
 			tt.setup(t, w)
 			status := run(context.Background(), w.env, append([]string{"stat"}, tt.args(w)...))
-			want := strings.NewReplacer("PID for", fmt.Sprintf("%d for", os.Getpid()), "UNIT", unitName(w.mount)).Replace(tt.want)
+			want := strings.NewReplacer("PID for", fmt.Sprintf("%d for", os.Getpid()), "HINT", startHint(w.env, tt.args(w)[0])).Replace(tt.want)
 			if got := w.out.String(); got != want || status != tt.status || w.errs.Len() > 0 {
 				t.Errorf("exit status %d, errors %q, got\n%s\nwant\n%s", status, &w.errs, got, want)
 			}
@@ -218,7 +218,7 @@ func TestStatErrors(t *testing.T) {
 		{"a file", func(t *testing.T, w *statWorld) string {
 			write(t, w.mount+"/file", "")
 			return w.mount + "/file"
-		}, "not a directory"},
+		}, "neither a directory of a mounted ScoutFS nor a socket"},
 		{"bad state", func(t *testing.T, w *statWorld) string {
 			write(t, filepath.Join(filepath.Dir(w.socket), daemon.StateName), `{"pid": "x"`)
 			return w.mount

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -16,18 +15,20 @@ import (
 )
 
 const tailAbout = `Prints a line for each access, in the order in which they happened, and one for
-each gap in them: "lost 17 records". Ends when the file system is unmounted.
+each gap in them: "lost 17 records". Ends, with exit status 0, when the file
+system is unmounted or the daemon stops or is restarted, and says so.
 
-With -json each line is an object. Its "type" is "open", "read" or "lost". A
-"lost" one has "count" and the "seq" of the first record that is missing; the
-others have the fields of the record, as docs/abi.md tells, and "time".
+With -json each line is an object. Its "type" is "open", "read", "lost", or
+"type" and a number for one that this version does not know. A "lost" one has
+"count" and the "seq" of the first record that is missing; the others have the
+fields of the record, which scoutfs-notify(5) describes, and "time".
 `
 
 // runTail is the command tail.
 func runTail(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print JSON Lines")
-	count := flags.Uint64("n", 0, "end after `COUNT` records; 0 for never")
+	count := flags.Uint64("n", 0, "end after `count` records; 0 for never (the default)")
 	mount, err := parseFlags(env, flags, tailAbout, args)
 	if err != nil {
 		return err
@@ -50,8 +51,18 @@ func runTail(ctx context.Context, env *environment, args []string) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
+	return ended(env, err, "tail", mount)
+}
+
+// ended turns the end of a stream into a command's. It is a good one, but a
+// program that goes on without it, or a person, wants to know.
+func ended(env *environment, err error, command, mount string) error {
+	if err == io.EOF {
+		fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n", command, mount)
+		return nil
+	}
 	if err != nil {
-		return explain(fmt.Errorf("tail %s: %w", mount, err), mount)
+		return explain(env, fmt.Errorf("%s %s: %w", command, mount, err), mount)
 	}
 	return nil
 }
@@ -64,7 +75,7 @@ type stream interface {
 }
 
 // tail prints records until there were count of them, if that is not 0, or the
-// stream ends.
+// stream ends, with io.EOF.
 func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
 	var lost, seq uint64
 	for n := uint64(0); count == 0 || n < count; n++ {
@@ -75,11 +86,11 @@ func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
 			}
 		}
 		r, err := s.Next()
-		if err == io.EOF {
-			return out.Flush()
-		}
 		if err != nil {
-			return errors.Join(err, out.Flush())
+			if ferr := out.Flush(); ferr != nil {
+				return ferr
+			}
+			return err
 		}
 		if l := s.Lost() - lost; l > 0 {
 			lost += l

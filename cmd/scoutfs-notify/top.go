@@ -20,9 +20,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-const topAbout = `Shows what had the most accesses in the last interval, by file (inode), process
-or user. On a terminal the table is renewed in place; elsewhere one follows the
-other.
+const topAbout = `Shows which files (inodes), processes or users read most in the last interval.
+On a terminal the table is renewed in place; elsewhere one follows the other.
+Ends with the stream, as tail does.
 `
 
 // maxRows bounds how many things are told apart in an interval, and with them
@@ -32,11 +32,11 @@ const maxRows = 1 << 16
 // runTop is the command top.
 func runTop(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("top", flag.ContinueOnError)
-	by := flags.String("by", "inode", "what to add up: inode, process or user")
-	order := flags.String("sort", "bytes", "what comes first: bytes or events")
-	interval := flags.Duration("interval", 2*time.Second, "time between two tables")
-	count := flags.Uint64("n", 0, "end after `COUNT` tables; 0 for never")
-	rows := flags.Int("rows", 20, "show so many rows at most; a terminal may be too low for them")
+	by := flags.String("by", "inode", "add up by `key`: inode, process or user")
+	order := flags.String("sort", "bytes", "sort by `key`: bytes read, or events (opens and reads)")
+	interval := flags.Duration("interval", 2*time.Second, "`duration` from one table to the next, at least 10ms")
+	count := flags.Uint64("n", 0, "end after `count` tables; 0 for never (the default)")
+	rows := flags.Int("rows", 20, "show at most `count` rows, 1 or more; a terminal may have room for fewer")
 	mount, err := parseFlags(env, flags, topAbout, args)
 	if err != nil {
 		return err
@@ -44,16 +44,16 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	t := &top{out: bufio.NewWriter(env.stdout), env: env, mount: mount, rows: *rows, rates: make(map[uint64]*rate)}
 	var ok bool
 	if t.key, ok = keys[*by]; !ok {
-		return usagef("top: -by %s: not inode, process or user", *by)
+		return usagef("top", "-by %s: not inode, process or user", *by)
 	}
 	if t.compare, ok = orders[*order]; !ok {
-		return usagef("top: -sort %s: not bytes or events", *order)
+		return usagef("top", "-sort %s: not bytes or events", *order)
 	}
 	if *interval < 10*time.Millisecond {
-		return usagef("top: -interval %v: less than 10ms", *interval)
+		return usagef("top", "-interval %v: the least is 10ms", *interval)
 	}
 	if *rows < 1 {
-		return usagef("top: -rows %d: less than 1", *rows)
+		return usagef("top", "-rows %d: the least is 1", *rows)
 	}
 
 	c, err := connect(ctx, env, mount)
@@ -66,10 +66,7 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	if err != nil {
-		return explain(fmt.Errorf("top %s: %w", mount, err), mount)
-	}
-	return nil
+	return ended(env, err, "top", mount)
 }
 
 // batches is a notify.Client.
@@ -152,7 +149,8 @@ type top struct {
 	shown uint64 // tables
 }
 
-// run shows count tables, or if that is 0 as many as there are.
+// run shows count tables, or if that is 0 as many as there are until the stream
+// ends, with io.EOF.
 func (t *top) run(c batches, interval time.Duration, count uint64) error {
 	t.since = t.env.now()
 	next := t.since.Add(interval)
@@ -174,7 +172,7 @@ func (t *top) run(c batches, interval time.Duration, count uint64) error {
 			c.SetReadDeadline(next)
 		}
 		if err == io.EOF {
-			return nil
+			return err
 		}
 	}
 	return nil
