@@ -6,9 +6,11 @@ package notify
 // nothing: the first sequence number it is given is where it starts.
 //
 // To count over a reconnection or a restart of the program as well, keep one
-// Gaps, or start a new one by giving it the last number seen before. A reader
-// that attaches in between (the daemon was restarted) skips one number, which
-// Gaps counts like a lost record.
+// Gaps, or start a new one by giving it the last number seen before. That counts
+// exactly as long as the daemon is the same. A reader that attaches in between
+// (the daemon was restarted) skips one number, which Gaps counts like a lost
+// record; it stands for however many accesses there were while nobody was
+// attached, which can be none.
 //
 // It is not safe for concurrent use.
 type Gaps struct {
@@ -17,7 +19,7 @@ type Gaps struct {
 	any  bool
 }
 
-// Observe takes the next record's sequence number and returns how many records
+// Observe takes the next record's sequence number and returns how many numbers
 // are missing right before it. ok is false if seq does not come after the last
 // one, which happens only when the file system was mounted anew; counting goes
 // on from seq.
@@ -38,5 +40,5 @@ func (g *Gaps) Observe(seq uint64) (lost uint64, ok bool) {
 // Last returns the last sequence number given to Observe, 0 if there was none.
 func (g *Gaps) Last() uint64 { return g.last }
 
-// Lost returns how many records are missing in all.
+// Lost returns how many numbers are missing in all.
 func (g *Gaps) Lost() uint64 { return g.lost }

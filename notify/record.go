@@ -57,11 +57,13 @@ func (t Type) MarshalText() ([]byte, error) {
 // scoutfs_notify_record in the kernel's notify_ioctl.h, and the json names of
 // its fields are the names there.
 type Record struct {
-	// Seq numbers the records of a mount: 1 for the first, one more for each
-	// access since, whether or not there was room to record it. It also advances
-	// by one when a reader attaches, so that contiguous numbers mean that
-	// nothing was missed, over a restart of the daemon too. It starts again at
-	// the next mount.
+	// Seq numbers the accesses of a mount while a reader is attached: 1 for the
+	// first, one more for each that follows, whether or not there was room to
+	// record it, and one more when a reader attaches anew. Contiguous numbers mean
+	// that nothing was missed. A gap within one connection is the number of
+	// records that were lost; one over a restart of the daemon stands for any
+	// number of accesses besides, which are not numbered while nobody is attached.
+	// It starts again at the next mount.
 	Seq uint64 `json:"seq"`
 
 	// TimeNS is when the record was made: nanoseconds since 1970-01-01 UTC by
