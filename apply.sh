@@ -12,26 +12,48 @@ die() {
 	exit 1
 }
 
+usage() {
+	echo "usage: apply.sh [VERSION] CHECKOUT"
+	echo "CHECKOUT is a clone of ScoutFS with the tag of a supported release checked out."
+	echo "VERSION, such as v1.30, names that release; without it the tag at HEAD does."
+}
+
+case ${1-} in
+-h | --help)
+	usage
+	exit 0
+	;;
+esac
 case $# in
 1) version='' checkout=$1 ;;
 2) version=$1 checkout=$2 ;;
 *)
-	echo "usage: apply.sh [VERSION] CHECKOUT" >&2
+	usage >&2
 	exit 2
 	;;
 esac
 
-# A hook of another repository may have set these.
-unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX
+# A hook of another repository may have set these. GIT_CONFIG_* stay: they are
+# how a user passes settings.
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX GIT_COMMON_DIR GIT_NAMESPACE \
+	GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_QUARANTINE_PATH \
+	GIT_SHALLOW_FILE GIT_GRAFT_FILE GIT_REPLACE_REF_BASE GIT_NO_REPLACE_OBJECTS \
+	GIT_IMPLICIT_WORK_TREE GIT_INTERNAL_SUPER_PREFIX
 export LC_ALL=C # its messages are read below
-patches=$(CDPATH='' cd -- "$(dirname -- "$0")/patches" && pwd)
+self=$(readlink -f -- "$0") || self=$0
+patches=$(CDPATH='' cd -- "$(dirname -- "$self")/patches" 2>/dev/null && pwd) ||
+	die "there is no folder patches beside $self. Run apply.sh where it is, or through a symbolic link."
 supported=$(cd "$patches" && for d in v*/base.txt; do printf '%s ' "${d%/*}"; done)
 supported=${supported% }
 
 # The checkout must be one that the series can be put on and taken off again.
 [ -d "$checkout" ] || die "$checkout is no directory."
-root=$(git -C "$checkout" rev-parse --show-toplevel) ||
+if ! root=$(git -C "$checkout" rev-parse --show-toplevel 2>/dev/null); then
+	trust=$(git -C "$checkout" rev-parse --show-toplevel 2>&1 | sed -n 's/^[[:space:]]*\(git config .*safe\.directory.*\)/\1/p')
+	[ -z "$trust" ] ||
+		die "git refuses to work in $checkout: another user owns it. If you trust it: $trust"
 	die "$checkout is no git work tree. Name a checkout of ScoutFS made with git clone."
+fi
 in_root() { git -C "$root" "$@"; }
 head=$(in_root rev-parse --verify --quiet 'HEAD^{commit}') ||
 	die "$root has no commit yet. Name a checkout of ScoutFS."
@@ -72,11 +94,33 @@ fi
 # One git am takes all patches, so that its abort takes back all of them.
 # The reset is for one that was stopped before it started or after it ended.
 put_back() {
-	in_root am --abort || in_root reset --hard "$head"
-} >/dev/null 2>&1
-applied=
+	in_root am --abort >"$log" 2>&1 || {
+		in_root am --quit >/dev/null 2>&1 || :
+		in_root reset --hard "$head" >"$log" 2>&1 || :
+	}
+	if [ "$(in_root rev-parse HEAD)" = "$head" ] && [ ! -e "$gitdir/rebase-apply" ] &&
+		[ -z "$(in_root status --porcelain --untracked-files=no)" ]; then
+		restored=yes
+	else
+		echo "apply.sh: git could not put the checkout back, it said:" >&2
+		sed '/^hint:/d; s/^/  /' "$log" >&2
+	fi
+	settled=yes
+}
+outcome() {
+	if [ -n "$restored" ]; then
+		echo "The checkout is as it was."
+	else
+		echo "The checkout is NOT as it was. See to what git says above, then: git -C '$root' am --quit; git -C '$root' reset --hard $head"
+	fi
+}
+stopped() {
+	put_back
+	echo "apply.sh: stopped. $(outcome)" >&2
+}
+settled='' restored=''
 log=$(mktemp)
-trap '[ -n "$applied" ] || put_back; rm -f "$log"' EXIT
+trap '[ -n "$settled" ] || stopped; rm -f "$log"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # git am asks for a committer, which a build machine may not have.
@@ -85,16 +129,30 @@ in_root var GIT_COMMITTER_IDENT >/dev/null 2>&1 ||
 
 set -- "$patches/$version/"*.patch
 if ! in_root -c rerere.enabled=false am --3way --no-gpg-sign --whitespace=nowarn "$@" >"$log" 2>&1; then
-	n=$(cat "$gitdir/rebase-apply/next" 2>/dev/null || echo 1)
-	put_back
 	echo "apply.sh: git am --3way said:" >&2
 	sed '/^hint:/d; /^When you have/,$d; s/^/  /' "$log" >&2
+	n=$(cat "$gitdir/rebase-apply/next" 2>/dev/null || echo 1)
+	conflicts=$(in_root diff --name-only --diff-filter=U)
+	merged=yes
+	! grep -q 'lacks necessary blobs' "$log" || merged=
+	put_back
 	shift $((n - 1))
-	# No file is in two patches, so what fails here failed there.
-	where=$(in_root apply --check "$1" 2>&1 | sed -n 's/^error: patch failed: /, hunk at /p; s/^error: \(.*: already exists.*\)/, \1/p')
-	die "$(basename "$1") does not apply to $root$where. The checkout is as it was." \
+	# No file is in two patches, so what fails here failed there, except in the
+	# files that git could merge.
+	where=$(in_root apply --check "$1" 2>&1 | while IFS= read -r line; do
+		case $line in
+		'error: patch failed: '*)
+			at=${line#error: patch failed: }
+			if [ -z "$merged" ] || printf '%s\n' "$conflicts" | grep -qxF -- "${at%:*}"; then
+				printf ', hunk at %s' "$at"
+			fi
+			;;
+		*': already exists'* | *': No such file or directory') printf ', %s' "${line#error: }" ;;
+		esac
+	done)
+	die "$(basename "$1") does not apply to $root$where." \
 		"Is its $version upstream's own, and are there no files of yours in the way?" \
-		"A release without a series needs make rebase: docs/rebasing.md."
+		"A release without a series needs make rebase: docs/rebasing.md. $(outcome)"
 fi
-applied=yes
+settled=yes
 echo "$root: $version with $# patches of scoutfs-notify, HEAD is now $(in_root rev-parse --short HEAD)"

@@ -116,10 +116,12 @@ func apply(t *testing.T, script string, environ []string, args ...string) (stdou
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// body and other are unlike each other: git would take one for the renamed other.
+// body, other and third are unlike each other: git would take one for the renamed
+// other.
 const (
 	body  = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n"
 	other = "eins\nzwei\ndrei\nvier\nfünf\nsechs\nsieben\nacht\n"
+	third = "un\ndeux\ntrois\nquatre\ncinq\nsix\nsept\nhuit\n"
 )
 
 // standIn makes a repository with the releases v1.1 and v1.2, series for both
@@ -139,6 +141,7 @@ func standIn(t *testing.T) (r *repo, script string) {
 	r.git("init", "-q", "-b", "main")
 	r.write("kmod/src/super.c", body)
 	r.write("kmod/src/file.c", other)
+	r.write("kmod/src/data.c", third)
 	r.commit("v1.1")
 	r.git("tag", "-a", "-m", "v1.1", "v1.1")
 	r.write("README", "more\n")
@@ -159,6 +162,7 @@ func standIn(t *testing.T) (r *repo, script string) {
 		r.git("checkout", "-q", "--detach", v)
 		r.write("kmod/src/notify_ioctl.h", "#define NR 25\n")
 		r.write("kmod/src/super.c", strings.Replace(body, "four\n", "four\nstop\n", 1))
+		r.write("kmod/src/data.c", strings.Replace(third, "quatre\n", "quatre\nopen\n", 1))
 		r.commit("first")
 		r.write("kmod/src/file.c", strings.Replace(other, "fünf\n", "fünf\nhook\n", 1))
 		r.commit("second")
@@ -188,7 +192,12 @@ func TestApply(t *testing.T) {
 			"GIT_CONFIG_KEY_0=commit.gpgSign", "GIT_CONFIG_VALUE_0=true",
 			"GIT_CONFIG_KEY_1=am.threeWay", "GIT_CONFIG_VALUE_1=false",
 			"GIT_CONFIG_KEY_2=apply.whitespace", "GIT_CONFIG_VALUE_2=error"})},
-		{"called by a hook of another repository", "v1.1", nil, "", slices.Concat(someone, []string{"GIT_DIR=/nonexistent", "GIT_INDEX_FILE=/nonexistent"})},
+		{"called by a hook of another repository", "v1.1", nil, "", slices.Concat(someone, []string{
+			"GIT_DIR=/nonexistent", "GIT_WORK_TREE=/nonexistent", "GIT_INDEX_FILE=/nonexistent", "GIT_PREFIX=x/",
+			"GIT_COMMON_DIR=/nonexistent", "GIT_NAMESPACE=x", "GIT_OBJECT_DIRECTORY=/nonexistent",
+			"GIT_ALTERNATE_OBJECT_DIRECTORIES=/nonexistent", "GIT_QUARANTINE_PATH=/nonexistent",
+			"GIT_SHALLOW_FILE=/nonexistent", "GIT_GRAFT_FILE=/nonexistent", "GIT_REPLACE_REF_BASE=refs/x/",
+		})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, script := standIn(t)
@@ -274,13 +283,66 @@ func TestApplyRefuses(t *testing.T) {
 			if status != 1 || out != "" {
 				t.Errorf("exit status %d, standard output %q", status, out)
 			}
-			if !strings.Contains(errs, "apply.sh: ") || !strings.Contains(errs, tt.want) {
+			if !strings.HasPrefix(errs, "apply.sh: ") || !strings.Contains(errs, tt.want) {
 				t.Errorf("no %q in %q", tt.want, errs)
+			}
+			if strings.Contains(errs, "fatal:") {
+				t.Errorf("git's own message in %q", errs)
 			}
 			if after := state(); after != before {
 				t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
 			}
 		})
+	}
+}
+
+// A hook that receives a push has a folder for new objects that may go away. Not
+// one of the commits may end there.
+func TestApplyKeepsItsObjects(t *testing.T) {
+	r, script := standIn(t)
+	quarantine := t.TempDir()
+	_, errs, status := apply(t, script, env(slices.Concat(someone, []string{
+		"GIT_OBJECT_DIRECTORY=" + quarantine, "GIT_QUARANTINE_PATH=" + quarantine,
+		"GIT_ALTERNATE_OBJECT_DIRECTORIES=" + filepath.Join(r.dir, ".git/objects"),
+	})...), r.dir)
+	if status != 0 {
+		t.Fatalf("exit status %d: %s", status, errs)
+	}
+	if found, err := os.ReadDir(quarantine); err != nil || len(found) > 0 {
+		t.Errorf("objects went to the hook's folder: %v %v", found, err)
+	}
+	r.git("fsck", "--strict")
+}
+
+func TestApplyThroughALink(t *testing.T) {
+	r, script := standIn(t)
+	link := filepath.Join(t.TempDir(), "apply")
+	if err := os.Symlink(script, link); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := apply(t, link, env(someone...), r.dir); status != 0 || !strings.Contains(out, "2 patches") {
+		t.Errorf("exit status %d: %s%s", status, out, errs)
+	}
+	// A copy has no series.
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lone := filepath.Join(t.TempDir(), "apply.sh")
+	if err := os.WriteFile(lone, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, status := apply(t, lone, env(someone...), r.dir); status != 1 || !strings.HasPrefix(errs, "apply.sh: there is no folder patches beside ") {
+		t.Errorf("exit status %d: %s", status, errs)
+	}
+}
+
+// What git knows better is told in its words, and the rest is not.
+func TestApplyForeignCheckout(t *testing.T) {
+	r, script := standIn(t)
+	_, errs, status := apply(t, script, env(append(slices.Clone(someone), "GIT_TEST_ASSUME_DIFFERENT_OWNER=1")...), r.dir)
+	if want := "another user owns it. If you trust it: git config --global --add safe.directory "; status != 1 || !strings.Contains(errs, want) {
+		t.Errorf("exit status %d, no %q in %q", status, want, errs)
 	}
 }
 
@@ -306,6 +368,17 @@ func TestApplyUsage(t *testing.T) {
 			t.Errorf("apply.sh %v: exit status %d: %s", args, status, errs)
 		}
 	}
+	for _, flag := range []string{"-h", "--help"} {
+		if out, errs, status := apply(t, script, env(someone...), flag); status != 0 || errs != "" || !strings.HasPrefix(out, "usage: apply.sh [VERSION] CHECKOUT\n") {
+			t.Errorf("apply.sh %s: exit status %d, it printed %q and %q", flag, status, out, errs)
+		}
+	}
+}
+
+// What of standIn's files git merges, and what it cannot.
+func (r *repo) move() { r.write("kmod/src/data.c", strings.Replace(third, "deux\n", "2\n", 1)) }
+func (r *repo) conflict() {
+	r.write("kmod/src/super.c", strings.Replace(body, "four\nfive\n", "4\n5\n", 1))
 }
 
 // A failure in any patch puts everything back and names patch and hunk.
@@ -315,27 +388,33 @@ func TestApplyPutsBack(t *testing.T) {
 		setup func(t *testing.T, r *repo)
 		tag   bool // setup's files are committed and become the release
 		want  []string
+		not   string
 	}{
-		{"the first patch", func(t *testing.T, r *repo) {
-			r.write("kmod/src/super.c", strings.Replace(body, "four\nfive\n", "4\n5\n", 1))
-		}, true, []string{"0001-first.patch", "hunk at kmod/src/super.c:2"}},
+		{"the first patch", func(t *testing.T, r *repo) { r.conflict() },
+			true, []string{"0001-first.patch", "hunk at kmod/src/super.c:2"}, "data.c"},
+		{"beside a file that git merged", func(t *testing.T, r *repo) { r.conflict(); r.move() },
+			true, []string{"0001-first.patch does not apply to", ", hunk at kmod/src/super.c:2. Is its"}, "hunk at kmod/src/data.c"},
+		{"two files", func(t *testing.T, r *repo) {
+			r.conflict()
+			r.write("kmod/src/data.c", strings.Replace(third, "quatre\ncinq\n", "4\n5\n", 1))
+		}, true, []string{", hunk at kmod/src/data.c:2, hunk at kmod/src/super.c:2. Is its"}, ""},
 		{"the second patch", func(t *testing.T, r *repo) {
 			r.write("kmod/src/file.c", strings.Replace(other, "fünf\nsechs\n", "5\n6\n", 1))
-		}, true, []string{"0002-second.patch", "hunk at kmod/src/file.c:3"}},
+		}, true, []string{"0002-second.patch", "hunk at kmod/src/file.c:3"}, "super.c"},
 		{"a file of the user's in the way", func(t *testing.T, r *repo) {
 			r.write("kmod/src/notify_ioctl.h", "the user's\n")
-		}, false, []string{"0001-first.patch", "kmod/src/notify_ioctl.h: already exists"}},
+		}, false, []string{"0001-first.patch", "kmod/src/notify_ioctl.h: already exists"}, "hunk at"},
 		{"a file that is gone", func(t *testing.T, r *repo) {
 			if err := os.Remove(filepath.Join(r.dir, "kmod/src/file.c")); err != nil {
 				t.Fatal(err)
 			}
-		}, true, []string{"0002-second.patch"}},
+		}, true, []string{"0002-second.patch", ", kmod/src/file.c: No such file"}, "hunk at"},
 		{"a hook that says no", func(t *testing.T, r *repo) {
 			r.write(".git/hooks/pre-applypatch", "#!/bin/sh\necho not today\nexit 1\n")
 			if err := os.Chmod(filepath.Join(r.dir, ".git/hooks/pre-applypatch"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-		}, false, []string{"0001-first.patch", "not today"}},
+		}, false, []string{"0001-first.patch", "not today"}, "hunk at"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, script := standIn(t)
@@ -354,8 +433,8 @@ func TestApplyPutsBack(t *testing.T) {
 					t.Errorf("no %q in %s", want, errs)
 				}
 			}
-			for _, no := range []string{"am --continue", "am --skip"} {
-				if strings.Contains(errs, no) {
+			for _, no := range []string{"am --continue", "am --skip", tt.not} {
+				if no != "" && strings.Contains(errs, no) {
 					t.Errorf("%q, which cannot help here, in %s", no, errs)
 				}
 			}
@@ -363,6 +442,64 @@ func TestApplyPutsBack(t *testing.T) {
 				t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
 			}
 		})
+	}
+}
+
+// Where git has not what it merges from, plain git apply's word counts.
+func TestApplyWithoutHistory(t *testing.T) {
+	r, script := standIn(t)
+	r.move()
+	r.commit("changed")
+	r.git("tag", "-f", "v1.1")
+	shallow := &repo{t, filepath.Join(t.TempDir(), "shallow")}
+	r.git("clone", "-q", "--depth=1", "--branch=v1.1", "file://"+r.dir, shallow.dir)
+	before := shallow.state()
+	_, errs, status := apply(t, script, env(someone...), shallow.dir)
+	if status != 1 || !strings.Contains(errs, ", hunk at kmod/src/data.c:2. Is its") {
+		t.Errorf("exit status %d: %s", status, errs)
+	}
+	if after := shallow.state(); after != before {
+		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// When git cannot put the checkout back, the way to do it by hand is told, and
+// works.
+func TestApplyCannotPutBack(t *testing.T) {
+	r, script := standIn(t)
+	lock := filepath.Join(r.dir, ".git/index.lock")
+	hook := filepath.Join(r.dir, ".git/hooks/pre-applypatch")
+	r.write(".git/hooks/pre-applypatch", "#!/bin/sh\ntest $(git rev-list --count v1.1..HEAD) = 0 || { : >.git/index.lock; exit 1; }\n")
+	if err := os.Chmod(hook, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := r.state()
+	_, errs, status := apply(t, script, env(someone...), r.dir)
+	if status != 1 {
+		t.Errorf("exit status %d", status)
+	}
+	for _, want := range []string{"could not put the checkout back", "index.lock': File exists", "NOT as it was"} {
+		if strings.Count(errs, want) != 1 {
+			t.Errorf("%q is not once in %s", want, errs)
+		}
+	}
+	if strings.Contains(errs, "is as it was") {
+		t.Errorf("it says that nothing changed: %s", errs)
+	}
+	_, command, ok := strings.Cut(strings.TrimSpace(errs), "then: ")
+	if !ok {
+		t.Fatalf("no way to put it back in %s", errs)
+	}
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	sh := exec.CommandContext(t.Context(), "sh", "-c", command)
+	sh.Env = env(someone...)
+	if out, err := sh.CombinedOutput(); err != nil {
+		t.Logf("%s: %v\n%s", command, err, out)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
 	}
 }
 
@@ -380,7 +517,8 @@ func TestApplyInterrupted(t *testing.T) {
 	}
 	before := r.state()
 	cmd := exec.CommandContext(t.Context(), script, r.dir)
-	cmd.Env = env(someone...)
+	var errs bytes.Buffer
+	cmd.Env, cmd.Stderr = env(someone...), &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -396,6 +534,9 @@ func TestApplyInterrupted(t *testing.T) {
 	}
 	if err := cmd.Wait(); err == nil {
 		t.Error("exit status 0 though it was interrupted")
+	}
+	if want := "apply.sh: stopped. The checkout is as it was.\n"; errs.String() != want {
+		t.Errorf("it printed %q, not %q", errs.String(), want)
 	}
 	if after := r.state(); after != before {
 		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
