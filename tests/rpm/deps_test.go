@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package rpm
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+// tools makes a folder of programs, shell scripts by name.
+func tools(t *testing.T, scripts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range scripts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// What tests/deps.sh does with what it finds: nothing but a note where there is no
+// Debian, whose names mean nothing there.
+func TestDeps(t *testing.T) {
+	repo, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		// Has dpkg and git, not rpm.
+		debian = `case " $* " in *" rpm "*) exit 1 ;; *-f*) printf 'install ok installed' ;; esac`
+		apt    = `echo "apt-get $*"`
+	)
+	for _, c := range []struct {
+		name  string
+		tools map[string]string // all of PATH
+		args  []string
+		fails bool
+		want  string // is printed, on standard error; empty: nothing is
+	}{
+		{name: "no dpkg", args: []string{"git", "rpm"}, want: "deps.sh: this is not Debian"},
+		{name: "a dpkg without packages", tools: map[string]string{"dpkg-query": "exit 1"},
+			args: []string{"git", "rpm"}, want: "names of what is needed: git rpm"},
+		{name: "installed", tools: map[string]string{"dpkg-query": debian}, args: []string{"git"}},
+		{name: "missing, a user", tools: map[string]string{"dpkg-query": debian, "apt-get": apt, "id": "echo 1000"},
+			args: []string{"git", "rpm"}, fails: true, want: "apt-get install -y --no-install-recommends rpm'"},
+		{name: "missing, root", tools: map[string]string{"dpkg-query": debian, "apt-get": apt, "id": "echo 0"},
+			args: []string{"git", "rpm"}, want: "apt-get install -q -y --no-install-recommends rpm"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "/bin/sh", append([]string{"tests/deps.sh"}, c.args...)...)
+			cmd.Dir = repo
+			cmd.Env = []string{"PATH=" + tools(t, c.tools)}
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			err := cmd.Run()
+			if (err != nil) != c.fails {
+				t.Errorf("exit: %v\n%s", err, stderr.String())
+			}
+			if out := stdout.String(); out != "" {
+				t.Errorf("on standard output: %s", out)
+			}
+			out := stderr.String()
+			if !strings.Contains(out, c.want) || c.want == "" && out != "" {
+				t.Errorf("printed %q, not %q", out, c.want)
+			}
+		})
+	}
+}
+
+// The releases that are named reach the program that builds.
+func TestMakeVersions(t *testing.T) {
+	repo, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]string{
+		"packages":        "packages v1.29 v1.30",
+		"kmod":            "kmod v1.29 v1.30",
+		"kmod-v1.28":      "kmod v1.28",
+		"srpm":            "srpm v1.29 v1.30",
+		"rpm":             "rpm v1.29 v1.30",
+		"mock CHROOT=el9": "mock el9 v1.29 v1.30",
+	} {
+		args := append([]string{"-n", "--no-print-directory", "VERSIONS=v1.29 v1.30", "SCOUTFS_SRC=/upstream"}, strings.Fields(target)...)
+		if out := host(t, repo, "make", args...); !strings.HasSuffix(out, "/build "+want+"\n") {
+			t.Errorf("make %s runs\n%s\nwhich does not end in %q", target, out, want)
+		}
+	}
+}
