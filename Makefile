@@ -2,20 +2,19 @@
 #
 # Every task of the project. "make" alone lists them.
 
-
-# Debian packages, by what needs them. DEPS=skip leaves out the check.
-# the kernel of the long runs
+# The kernel of the long runs.
 KERNEL ?= debian11
 
+# Debian packages, by what needs them. DEPS=skip leaves out the check.
 DEPS_BASE := binutils busybox-static gcc git make
 DEPS_VM := bc e2fsprogs kmod libc6-dev libelf1 qemu-system-x86 socat xxd xz-utils
-DEPS_TEST = mmdebstrap $(if $(SCOUTFS_SRC),$(DEPS_PACKAGES))
 DEPS_LINT := shellcheck
+DEPS_PACKAGES := createrepo-c patch rpm
+DEPS_KMOD := dkms
+DEPS_TEST := mmdebstrap $(DEPS_PACKAGES)
 DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
-# real ScoutFS needs its own, the stand-in does not
+# Real ScoutFS needs its own, the stand-in does not.
 DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
-
-DEPS_PACKAGES := createrepo-c dkms patch rpm
 
 need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags" >&2; exit 1; }
 deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
@@ -98,48 +97,51 @@ upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
 	@kbuild=$(kbuild) && $(series) upstream-check -kbuild "$$kbuild"
 
+# Variables of the command line reach it through the environment.
+build = go run ./packaging/build
+
 .PHONY: packages
-packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=...
+packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build packages
+	$(build) packages $(VERSIONS)
 
 .PHONY: kmod
 kmod: ## compile every patched module with dkms: SCOUTFS_SRC=... [KVER=... KERNEL_SRC=...]
 	@$(need_source)
-	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build kmod $(VERSIONS)
+	@$(call deps,$(DEPS_BASE) $(DEPS_KMOD))
+	$(build) kmod $(VERSIONS)
 
 kmod-%: ## the same for one release: make kmod-v1.30
 	@$(need_source)
-	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build kmod $*
+	@$(call deps,$(DEPS_BASE) $(DEPS_KMOD))
+	$(build) kmod $*
 
 .PHONY: srpm rpm
 srpm: ## source packages into dist/: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build srpm $(VERSIONS)
+	$(build) srpm $(VERSIONS)
 
-rpm: ## source packages and the packages built from them: SCOUTFS_SRC=...
+rpm: ## source packages and the packages built from them: SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build rpm $(VERSIONS)
+	$(build) rpm $(VERSIONS)
 
 .PHONY: notifyd
 notifyd: ## the daemon's packages, rpm and deb
 	@$(call deps,$(DEPS_BASE))
-	go run ./packaging/build notifyd
+	$(build) notifyd
 
 .PHONY: mock
-mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=...
+mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	go run ./packaging/build mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9))
+	$(build) mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9)) $(VERSIONS)
 
 .PHONY: release
 release: ## check that a release is due and tag it; DRY=1 checks only
-	go run ./packaging/build release $(if $(DRY),-n)
+	$(build) release $(if $(DRY),-n)
 
 .PHONY: soak
 soak: ## load in a machine for SOAK=10m, 16 clients, sums checked

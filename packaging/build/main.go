@@ -27,8 +27,10 @@ const usage = `usage: build COMMAND [ARGUMENT...]
   rpm [VERSION...]     source packages and the packages rebuilt from them
   notifyd              daemon packages, rpm and deb
   header FILE          write the C header out of the series
-  packages             everything, with a repository index
-  mock CHROOT          source packages, rebuilt by mock in mock/CHROOT.cfg
+  packages [VERSION...]
+                       everything, with a repository index
+  mock CHROOT [VERSION...]
+                       source packages, rebuilt by mock in mock/CHROOT.cfg
   release [-n]         check that a release is due and create its tags; -n: check only
 
 Without VERSION: every version that has a series.
@@ -37,8 +39,11 @@ Environment:
   SCOUTFS_SRC        ScoutFS checkout or bare repository, with its tags
   PATCHES_DIR        the series (default patches)
   DIST_DIR           where results go (default dist)
-  KVER, KERNEL_SRC   kmod: kernel release (default the running one) and its headers;
-                     rpm: KERNEL_SRC turns on the compile check against them
+  KVER, KERNEL_SRC   kmod: kernel release (default the running one) and its headers
+  COMPILE_CHECK      when not empty, rpm, packages and mock compile the module before
+                     they package it, for each kernel whose headers are below
+                     /usr/src/kernels; rpm and packages for KERNEL_SRC, if that is
+                     set, which alone turns the check on
   SOURCE_DATE_EPOCH  time stamp of results (default the newest changelog entry)
 `
 
@@ -139,15 +144,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return p.header(ctx, args[0])
 	case "packages":
-		if err := nargs(0); err != nil {
+		series, err := p.pick(args)
+		if err != nil {
 			return err
 		}
-		return p.packages(ctx)
+		return p.packages(ctx, series)
 	case "mock":
-		if err := nargs(1); err != nil {
+		if len(args) == 0 {
+			return usageError("mock needs a chroot")
+		}
+		series, err := p.pick(args[1:])
+		if err != nil {
 			return err
 		}
-		return p.mock(ctx, args[0])
+		return p.mock(ctx, args[0], series)
 	case "release":
 		dry := len(args) == 1 && args[0] == "-n"
 		if !dry {

@@ -17,19 +17,19 @@ const noMock = `mock is not installed:
     Fedora, RHEL family (EPEL):  dnf install mock && usermod -a -G mock USER
     Debian 12 has no package of it: build in a container, docs/ci.md has one`
 
-// mock rebuilds the source packages of all series in the chroot that
+// mock rebuilds the source packages of the series in the chroot that
 // mock/CHROOT.cfg describes, and writes source packages and packages to dist.
-func (p *project) mock(ctx context.Context, chroot string) error {
+func (p *project) mock(ctx context.Context, chroot string, all []series) error {
 	config := p.file("mock", chroot+".cfg")
 	if _, err := os.Stat(config); errors.Is(err, fs.ErrNotExist) || strings.Contains(chroot, "/") {
-		all, err := filepath.Glob(p.file("mock", "*.cfg"))
+		known, err := filepath.Glob(p.file("mock", "*.cfg"))
 		if err != nil {
 			return err
 		}
-		for i := range all {
-			all[i] = strings.TrimSuffix(filepath.Base(all[i]), ".cfg")
+		for i := range known {
+			known[i] = strings.TrimSuffix(filepath.Base(known[i]), ".cfg")
 		}
-		return usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(all, ", ")))
+		return usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(known, ", ")))
 	} else if err != nil {
 		return err
 	}
@@ -46,14 +46,19 @@ func (p *project) mock(ctx context.Context, chroot string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	for _, s := range p.series {
+	for _, s := range all {
 		srpm, err := p.srpm(ctx, s, p.dist)
 		if err != nil {
 			return fmt.Errorf("srpm %s: %w", s.name(), err)
 		}
 		results := filepath.Join(tmp, s.name())
 		// The chroot is set up once; cleaning is mock's business.
-		cmd := exec.CommandContext(ctx, mock, "--root", config, "--resultdir", results, "--rebuild", srpm)
+		args := []string{"--root", config, "--resultdir", results}
+		if p.compileCheck {
+			// Not KERNEL_SRC: the chroot has the headers that the spec requires.
+			args = append(args, "--with", "compile_check")
+		}
+		cmd := exec.CommandContext(ctx, mock, append(args, "--rebuild", srpm)...)
 		cmd.Stdout, cmd.Stderr = p.out, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("mock: rebuild %s in %s: %w\n%s", filepath.Base(srpm), chroot, err, lastLines(filepath.Join(results, "build.log"), 30))

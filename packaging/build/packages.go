@@ -7,13 +7,14 @@ import (
 	"fmt"
 )
 
-// packages writes every package to dist, with an index for dnf. The module's
-// packages need SCOUTFS_SRC: without it they are left out, which is said.
-func (p *project) packages(ctx context.Context) error {
+// packages writes the module's packages of the series and the daemon's to dist, with
+// an index for dnf. The module's need SCOUTFS_SRC: without it they are left out,
+// which is said.
+func (p *project) packages(ctx context.Context, all []series) error {
 	if p.upstream == "" {
 		p.say("the packages of the module are left out: SCOUTFS_SRC is not set")
 	} else {
-		for _, s := range p.series {
+		for _, s := range all {
 			if err := p.rpm(ctx, s); err != nil {
 				return fmt.Errorf("packages of %s: %w", s.name(), err)
 			}

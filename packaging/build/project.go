@@ -32,6 +32,8 @@ type project struct {
 	kernelSrc  string // its headers, absolute; empty: where the kernel's are installed
 	patchesDir string // absolute
 
+	compileCheck bool // packages compile the module before they are packed
+
 	release int // N: one number for all series and for the daemon
 	epoch   time.Time
 	changes []change // newest first
@@ -75,6 +77,7 @@ func openProject(root string, getenv func(string) string, out io.Writer) (*proje
 	p.dist = path("DIST_DIR", "dist")
 	p.upstream = path("SCOUTFS_SRC", "")
 	p.kernelSrc = path("KERNEL_SRC", "")
+	p.compileCheck = getenv("COMPILE_CHECK") != ""
 	p.patchesDir = path("PATCHES_DIR", "patches")
 
 	if p.release, err = readRelease(filepath.Join(p.patchesDir, "RELEASE")); err != nil {

@@ -122,7 +122,7 @@ func TestHeader(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{}, {"nonsense"}, {"notifyd", "x"}, {"stage", "v1.30"}} {
+	for _, args := range [][]string{{}, {"nonsense"}, {"notifyd", "x"}, {"stage", "v1.30"}, {"mock"}} {
 		t.Chdir("../..")
 		err := run(t.Context(), args, io.Discard)
 		if _, ok := err.(usageError); !ok {

@@ -154,13 +154,13 @@ func TestMock(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if err := p.mock(t.Context(), "el7"); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el8, el9`) {
+	if err := p.mock(t.Context(), "el7", p.series); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el8, el9`) {
 		t.Errorf("error %v", err)
 	}
-	if err := p.mock(t.Context(), "../mock/el9"); err == nil {
+	if err := p.mock(t.Context(), "../mock/el9", p.series); err == nil {
 		t.Error("a path was taken for a chroot")
 	}
-	if err := p.mock(t.Context(), "el9"); err == nil || !strings.Contains(err.Error(), "dnf install mock") {
+	if err := p.mock(t.Context(), "el9", p.series); err == nil || !strings.Contains(err.Error(), "dnf install mock") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -108,8 +108,11 @@ func (p *project) rpm(ctx context.Context, s series) error {
 	}
 	defer os.RemoveAll(top)
 	args := []string{"--rebuild"}
+	if p.compileCheck || p.kernelSrc != "" {
+		args = append(args, "--with", "compile_check")
+	}
 	if p.kernelSrc != "" {
-		args = append(args, "--with", "compile_check", "--define", "kernel_sources "+p.kernelSrc)
+		args = append(args, "--define", "kernel_sources "+p.kernelSrc)
 	}
 	if err := p.rpmbuild(ctx, top, append(args, srpm)...); err != nil {
 		return err
