@@ -13,5 +13,9 @@
 // daemon, for one slow client) drops records and goes on, and the drop shows
 // as a gap in [Record.Seq]. A Client counts gaps; [Gaps] does it for others.
 //
+// A stream ends when the file system is unmounted and when the daemon is
+// restarted, so a consumer that goes on connects again; docs/consumers.md shows
+// how, and has consumers in other languages.
+//
 // The package needs Linux and no cgo.
 package notify
