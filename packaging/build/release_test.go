@@ -77,6 +77,15 @@ func (s *scratch) release(dry bool) (string, error) {
 	return out.String(), err
 }
 
+// writeHook makes a repository write down what comes in each push.
+func writeHook(t *testing.T, dir string) {
+	t.Helper()
+	const hook = "#!/bin/sh\n{ cut -d' ' -f3; echo --; } >> pushes\n"
+	if err := os.WriteFile(filepath.Join(dir, "hooks", "post-receive"), []byte(hook), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (s *scratch) tags() string { return strings.ReplaceAll(s.git("tag"), "\n", " ") }
 
 func TestRelease(t *testing.T) {
@@ -113,8 +122,23 @@ func TestRelease(t *testing.T) {
 		if got := s.git("cat-file", "-t", "v1.9-notify-1"); got != "tag" {
 			t.Errorf("the tag is a %s", got)
 		}
-		if !strings.Contains(out, "git push origin v1.9-notify-1 v1.30-notify-1") {
-			t.Errorf("output %q", out)
+		// What it prints to publish them does so, a tag at a time and the newest last.
+		remote := t.TempDir()
+		s.git("init", "-q", "--bare", remote)
+		s.git("remote", "add", "origin", remote)
+		writeHook(t, remote)
+		_, publish, ok := strings.Cut(out, "publish with: ")
+		if !ok {
+			t.Fatalf("the output does not say how to publish:\n%s", out)
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-euc", publish)
+		cmd.Dir = s.dir
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", publish, err, text)
+		}
+		pushes, err := os.ReadFile(filepath.Join(remote, "pushes"))
+		if want := "refs/tags/v1.9-notify-1\n--\nrefs/tags/v1.30-notify-1\n--\n"; err != nil || string(pushes) != want {
+			t.Errorf("pushed\n%s%v, want\n%s", pushes, err, want)
 		}
 		// Again, at the same commit, there is nothing to do.
 		if out, err := s.release(false); err != nil || !strings.Contains(out, "already") {
@@ -145,6 +169,22 @@ func TestRelease(t *testing.T) {
 		s.git("tag", "v1.30-notify-1/x")
 		refused(t, s, "v1.30-notify-1")
 	})
+}
+
+// The job of docs/ci.md starts for one tag of a release, its last one.
+func TestReleaseStartsJob(t *testing.T) {
+	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/ci.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := p.series[len(p.series)-1].name()
+	if want := fmt.Sprintf("tags: [%q]\n", newest+"-notify-*"); strings.Count(string(text), "tags:") != 1 || !strings.Contains(string(text), want) {
+		t.Errorf("the job in docs/ci.md is not started by the newest series' tags: it lacks %q", want)
+	}
 }
 
 // Without mock, and for a chroot that there is none of, it is said what to do.
