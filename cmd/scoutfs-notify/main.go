@@ -178,7 +178,7 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	switch args[0] {
 	case "-h", "-help", "--help", "help":
-		if len(args) > 1 && args[1] != "help" && args[1] != "version" {
+		if args[0] == "help" && len(args) > 1 && args[1] != "help" && args[1] != "version" && !isFlag(args[1]) {
 			return dispatch(ctx, env, []string{args[1], "-help"})
 		}
 		_, err := io.WriteString(env.stdout, usage)

@@ -112,6 +112,7 @@ func TestCommandLine(t *testing.T) {
 		{"help", []string{"-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"help of a command", []string{"help", "tail"}, 0, "Usage: scoutfs-notify tail", ""},
 		{"help of no command", []string{"help", "cat"}, 64, "", `there is no command "cat"`},
+		{"help of help", []string{"help", "-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"help of another", []string{"help", "version"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"version", []string{"--version"}, 0, "scoutfs-notify ", ""},
 		{"unknown", []string{"cat"}, 64, "", `there is no command "cat": the commands are tail, top and stat`},
