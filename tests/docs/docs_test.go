@@ -4,15 +4,20 @@
 package docs
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
@@ -88,44 +93,223 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// programs are the two commands, with the man page of each.
+var programs = []struct{ name, page string }{
+	{"scoutfs-notifyd", "scoutfs-notifyd.8"},
+	{"scoutfs-notify", "scoutfs-notify.1"},
+}
+
+// helpTexts returns what a program prints with -help, and each of its commands.
+func helpTexts(t *testing.T, program string) (text string, commands []string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), program)
+	if err := vm.BuildProgram(t.Context(), "./cmd/"+program, path); err != nil {
+		t.Fatal(err)
+	}
+	help := func(args ...string) string {
+		out, err := exec.Command(path, append(args, "-help")...).Output()
+		if err != nil {
+			t.Fatalf("%s %v -help: %v", program, args, err)
+		}
+		return string(out)
+	}
+	text = help()
+	if _, list, ok := strings.Cut(text, "\nCommands:\n"); ok {
+		list, _, _ = strings.Cut(list, "\n\n")
+		commands = submatches(`(?m)^  ([a-z]+) `, list)
+		for _, name := range commands {
+			text += help(name)
+		}
+	}
+	return text, commands
+}
+
 // --help and man page tell of the same flags and commands.
 func TestManPages(t *testing.T) {
-	bin := t.TempDir()
-	for _, c := range []struct{ program, page string }{
-		{"scoutfs-notifyd", "scoutfs-notifyd.8"},
-		{"scoutfs-notify", "scoutfs-notify.1"},
-	} {
-		t.Run(c.program, func(t *testing.T) {
-			path := filepath.Join(bin, c.program)
-			if err := vm.BuildProgram(t.Context(), "./cmd/"+c.program, path); err != nil {
-				t.Fatal(err)
-			}
-			help := func(args ...string) string {
-				out, err := exec.Command(path, append(args, "-help")...).Output()
-				if err != nil {
-					t.Fatalf("%s %v -help: %v", c.program, args, err)
-				}
-				return string(out)
-			}
-			text := help()
-			if _, commands, ok := strings.Cut(text, "\nCommands:\n"); ok {
-				commands, _, _ = strings.Cut(commands, "\n\n")
-				page := read(t, "packaging/man", c.page)
-				for _, name := range submatches(`(?m)^  ([a-z]+) `, commands) {
-					text += help(name)
-					if !regexp.MustCompile(fmt.Sprintf(`\b%s\b`, name)).MatchString(page) {
-						t.Errorf("%s does not tell of the command %s", c.page, name)
-					}
-				}
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			text, commands := helpTexts(t, p.name)
+			page := read(t, "packaging/man", p.page)
+			synopsis := section(t, page, "SYNOPSIS")
+			if listed := submatches(`(?m)^\.Cm ([a-z]+)$`, synopsis); !slices.Equal(listed, commands) {
+				t.Errorf("-help tells of the commands %v, %s of %v", commands, p.page, listed)
 			}
 			got := submatches(`(?m)^  -([a-z-]+)`, text)
-			want := submatches(`(?m)^\.It Fl ([a-z-]+)`, read(t, "packaging/man", c.page))
+			want := submatches(`(?m)^\.It Fl ([a-z-]+)`, page)
 			if !slices.Equal(got, want) {
-				t.Errorf("-help tells of the flags %v, %s of %v", got, c.page, want)
+				t.Errorf("-help tells of the flags %v, %s of %v", got, p.page, want)
+			}
+			if listed := submatches(`Fl ([a-z-]+)`, synopsis); !slices.Equal(got, listed) {
+				t.Errorf("-help tells of the flags %v, the synopsis of %v", got, listed)
 			}
 			if len(got) == 0 {
 				t.Error("no flags were found")
 			}
 		})
+	}
+}
+
+// Files and man pages of the project that a text names are there.
+func TestNames(t *testing.T) {
+	texts := make(map[string]string)
+	for _, pattern := range []string{"README.md", "docs/*.md", "packaging/man/*"} {
+		files, err := filepath.Glob(filepath.Join(root(t), pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no files %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[filepath.Base(file)] = string(text)
+		}
+	}
+	for _, p := range programs {
+		texts[p.name+" -help"], _ = helpTexts(t, p.name)
+	}
+	paths := regexp.MustCompile("(?m)(?:^|[\\s(`\"'])((?:cmd|daemon|dkms|docs|mock|notify|packaging|patches|tests|tools)/[A-Za-z0-9._/-]*)")
+	release := regexp.MustCompile(`/v[0-9X]+\.[0-9Y]+`)
+	pages := regexp.MustCompile(`\b(scoutfs-notifyd?)(?:\(| )([1-8])\b`)
+	for name, text := range texts {
+		for _, m := range paths.FindAllStringSubmatch(text, -1) {
+			path := strings.TrimRight(m[1], ".")
+			if release.MatchString(path) { // an example, which need not be there
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(root(t), path)); err != nil {
+				t.Errorf("%s names %s, which is not there", name, path)
+			}
+		}
+		for _, m := range pages.FindAllStringSubmatch(text, -1) {
+			if page := m[1] + "." + m[2]; texts[page] == "" {
+				t.Errorf("%s names %s(%s), which is not there", name, m[1], m[2])
+			}
+		}
+	}
+}
+
+// section returns a section of a man page.
+func section(t *testing.T, page, name string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(page, "\n.Sh "+name+"\n")
+	if !ok {
+		t.Fatalf("there is no section %s", name)
+	}
+	text, _, _ = strings.Cut(text, "\n.Sh ")
+	return text
+}
+
+// sampleState has a client, so that there are metrics of it.
+var sampleState = daemon.State{Clients: make([]daemon.ClientState, 1)}
+
+// scoutfs-notifyd(8) tells of the metrics that the daemon writes: their names,
+// types and labels.
+func TestMetrics(t *testing.T) {
+	var b bytes.Buffer
+	if err := sampleState.WriteMetrics(&b); err != nil {
+		t.Fatal(err)
+	}
+	types, labels := make(map[string]string), make(map[string][]string)
+	for line := range strings.Lines(b.String()) {
+		if f := strings.Fields(line); f[0] == "#" {
+			if f[1] == "TYPE" {
+				types[f[2]] = f[3]
+			}
+			continue
+		}
+		name, rest, _ := strings.Cut(line, "{")
+		for _, l := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(rest, -1) {
+			if l[1] != "fsid" && !slices.Contains(labels[name], l[1]) {
+				labels[name] = append(labels[name], l[1])
+			}
+		}
+	}
+	var want []string
+	for name, kind := range types {
+		if l := labels[name]; len(l) > 0 {
+			kind += ": " + strings.Join(l, ", ")
+		}
+		want = append(want, fmt.Sprintf("%s No (%s)", name, kind))
+	}
+	slices.Sort(want)
+	page := read(t, "packaging/man/scoutfs-notifyd.8")
+	got := submatches(`(?m)^\.It Li (.*)$`, section(t, page, "METRICS"))
+	if !slices.Equal(got, want) {
+		t.Errorf("scoutfs-notifyd(8) tells of\n%s\nthe daemon writes\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// What is said of them elsewhere.
+	for _, name := range submatches(`(?m)\b(scoutfs_notify_[a-z_]+)`, page+read(t, "README.md")) {
+		if types[name] == "" {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}
+
+// scoutfs-notifyd(8) tells of the fields of state.json.
+func TestState(t *testing.T) {
+	want := jsonNames(reflect.TypeOf(sampleState), "")
+	slices.Sort(want)
+	page := section(t, read(t, "packaging/man/scoutfs-notifyd.8"), "STATE")
+	var got []string
+	for _, names := range submatches(`(?m)^\.It Va (.*)$`, page) {
+		got = append(got, strings.Split(names, " , ")...)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("scoutfs-notifyd(8) tells of\n%s\nstate.json has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// jsonNames returns the names of a struct's fields in JSON, those of its parts
+// included.
+func jsonNames(typ reflect.Type, prefix string) []string {
+	var names []string
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name = prefix + name
+		switch {
+		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[time.Time]():
+			names = append(names, jsonNames(f.Type, name+".")...)
+		case f.Type.Kind() == reflect.Slice:
+			names = append(names, jsonNames(f.Type.Elem(), name+"[].")...)
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// The log lines that scoutfs-notifyd(8) tells of are the daemon's.
+func TestLogLines(t *testing.T) {
+	sources, err := filepath.Glob(filepath.Join(root(t), "daemon/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, file := range sources {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(text)
+	}
+	page := section(t, read(t, "packaging/man/scoutfs-notifyd.8"), "MONITORING")
+	n := 0
+	for _, line := range submatches(`(?m)^\.It Li (.*)$`, page) {
+		if strings.HasPrefix(line, "scoutfs_notify_") {
+			continue
+		}
+		n++
+		if line = strings.Trim(line, `"`); !strings.Contains(code.String(), strconv.Quote(line)) {
+			t.Errorf("the daemon does not log %q", line)
+		}
+	}
+	if n == 0 {
+		t.Error("no log lines were found")
 	}
 }
