@@ -93,6 +93,10 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 	}
 	s.merged = true
 	if err := c.am(ctx, s.patch, true); err != nil {
+		// git am waits after a conflict, and only then.
+		if ctx.Err() != nil || c.inProgress() != "am" {
+			return s, fmt.Errorf("apply %s: %w", s.patch.name, err)
+		}
 		return s, fmt.Errorf("%s: %w\n%w", s.patch.name, errConflict, err)
 	}
 	return s, nil
@@ -229,6 +233,11 @@ func (r *reference) examine(ctx context.Context, c *clone, base, version string)
 			out.notes = append(out.notes, fmt.Sprintf("%s: new %s", p.name, l))
 		}
 	}
+	differ, err := r.newFiles(ctx, c, &out.series)
+	if err != nil {
+		return nil, err
+	}
+	out.notes = append(out.notes, differ...)
 	source, err := c.source(ctx)
 	if err != nil {
 		return nil, err
@@ -238,6 +247,44 @@ func (r *reference) examine(ctx context.Context, c *clone, base, version string)
 		out.problems = append(out.problems, fmt.Sprintf("%s differs from that of %s; the interface is the same for all releases", headerPath, r.version))
 	}
 	return out, nil
+}
+
+// newFiles tells which of the files that the reference adds are different at HEAD
+// of the clone, or gone, and which another series adds beside them. The
+// interface's header is left to examine, which does not let it differ.
+func (r *reference) newFiles(ctx context.Context, c *clone, s *series) ([]string, error) {
+	paths := func(s *series) []string {
+		var all []string
+		for _, p := range s.patches {
+			for _, f := range p.files {
+				if f.added && f.path != headerPath {
+					all = append(all, f.path)
+				}
+			}
+		}
+		return all
+	}
+	want := paths(r.series)
+	was, err := r.c.entries(ctx, r.commits[len(r.commits)-1], want)
+	if err != nil {
+		return nil, err
+	}
+	is, err := c.entries(ctx, "HEAD", want)
+	if err != nil {
+		return nil, err
+	}
+	var notes []string
+	for _, path := range want {
+		if is[path] == "" {
+			notes = append(notes, fmt.Sprintf("%s, which %s adds, is not here", path, r.version))
+		} else if is[path] != was[path] {
+			notes = append(notes, fmt.Sprintf("%s is not the same as in %s; compare them", path, r.version))
+		}
+	}
+	for _, path := range missing(paths(s), want) {
+		notes = append(notes, fmt.Sprintf("%s is added here and not in %s", path, r.version))
+	}
+	return notes, nil
 }
 
 // headerPath is the file that holds the whole interface.
@@ -253,7 +300,7 @@ func (s *series) header() string {
 	return ""
 }
 
-// missing returns what is in a and not in b, both sorted, as often as it is.
+// missing returns what is in a and not in b, as often as it is.
 func missing(a, b []string) []string {
 	var out []string
 	b = slices.Clone(b)

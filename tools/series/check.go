@@ -88,7 +88,7 @@ func (o *options) check(ctx context.Context, list []string) error {
 		}
 		did := "form and interface"
 		if o.src != "" {
-			c, cleanup, err := o.throwaway(ctx)
+			c, cleanup, err := throwaway(ctx, o.src)
 			if err != nil {
 				return err
 			}
@@ -109,8 +109,10 @@ func (o *options) check(ctx context.Context, list []string) error {
 			}
 			older = r
 			if o.kbuild != "" && r != nil {
-				if err := c.build(ctx, o.kbuild); err != nil {
+				if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 					bad = append(bad, err.Error())
+				} else if err != nil {
+					return err
 				}
 				did += ", build"
 			}
@@ -185,7 +187,7 @@ func (o *options) checkApplied(ctx context.Context, c *clone, s *series) (*refer
 // checkSame carries this series to the tag of a newer one. Where it applies as
 // it is and has all its hooks, the newer series must be the same text.
 func (r *reference) checkSame(ctx context.Context, o *options, newer *reference) ([]string, error) {
-	c, cleanup, err := o.throwaway(ctx)
+	c, cleanup, err := throwaway(ctx, o.src)
 	if err != nil {
 		return nil, err
 	}

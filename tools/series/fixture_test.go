@@ -174,6 +174,32 @@ func (u *upstream) must(args ...string) string {
 	return out
 }
 
+// work is the clone that a rebase to a version leaves when it needs a person.
+func (u *upstream) work(version string) *clone {
+	return &clone{filepath.Join(filepath.Dir(u.dir), "work", version)}
+}
+
+// must is git for what has to succeed.
+func (c *clone) must(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := c.git(t.Context(), args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patched makes a clone as a user has it: at a release, with its series.
+func (u *upstream) patched(version string) *clone {
+	u.t.Helper()
+	c := &clone{filepath.Join(u.t.TempDir(), "clone")}
+	u.git("clone", "-q", "--branch", version, u.dir, c.dir)
+	names, err := filepath.Glob(filepath.Join(u.patches, version, "*.patch"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	c.must(u.t, append([]string{"am", "-q"}, names...)...)
+	return c
+}
+
 func (u *upstream) read(version, prefix string) string {
 	u.t.Helper()
 	names, err := filepath.Glob(filepath.Join(u.patches, version, prefix+"*"))

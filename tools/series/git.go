@@ -58,6 +58,16 @@ func command(ctx context.Context, dir string, env []string, argv ...string) (str
 	return out.String(), nil
 }
 
+// exitStatus returns the status that a program exited with, by the error of
+// command, 0 if that is none of a program's.
+func exitStatus(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}
+
 // checkSource tells whether src is a repository of ScoutFS with tags.
 func checkSource(ctx context.Context, src string) error {
 	if src == "" {
@@ -84,7 +94,7 @@ func newClone(ctx context.Context, src, dir string) (*clone, error) {
 		return nil, err
 	}
 	if _, err := command(ctx, "", userEnv(), "git", "clone", "-q", "--shared", "--no-checkout", "--origin", "upstream", src, dir); err != nil {
-		return nil, fmt.Errorf("clone SCOUTFS_SRC: %w", err)
+		return nil, fmt.Errorf("clone %s: %w", src, err)
 	}
 	return &clone{dir}, nil
 }
@@ -96,11 +106,26 @@ func (c *clone) git(ctx context.Context, args ...string) (string, error) {
 
 // commit returns the commit id of a revision.
 func (c *clone) commit(ctx context.Context, rev string) (string, error) {
-	id, err := c.git(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", rev+"^{commit}")
-	if err != nil {
-		return "", fmt.Errorf("find %s in %s: no such tag or commit; fetch it into SCOUTFS_SRC: git fetch --tags", rev, c.dir)
+	id, err := findCommit(ctx, c.dir, cloneEnv(), rev)
+	if errors.Is(err, errNoCommit) {
+		err = fmt.Errorf("%w; fetch it into SCOUTFS_SRC: git fetch --tags", err)
 	}
-	return id, nil
+	return id, err
+}
+
+var errNoCommit = errors.New("no such tag or commit")
+
+// findCommit returns the commit id of a revision in a repository, errNoCommit if
+// it has none. Any other error is that git cannot read the repository.
+func findCommit(ctx context.Context, dir string, env []string, rev string) (string, error) {
+	out, err := command(ctx, dir, env, "git", "rev-parse", "--verify", "--quiet", "--end-of-options", rev+"^{commit}")
+	if exitStatus(err) == 1 {
+		err = errNoCommit
+	}
+	if err != nil {
+		return "", fmt.Errorf("find %s in %s: %w", rev, dir, err)
+	}
+	return strings.TrimSpace(out), nil
 }
 
 // commitSubjects returns the subjects of the commits after base, oldest first.
@@ -112,10 +137,25 @@ func (c *clone) commitSubjects(ctx context.Context, base string) ([]string, erro
 	return strings.Split(out, "\n"), nil
 }
 
-// amInProgress tells whether git am waits for a person.
-func (c *clone) amInProgress() bool {
-	_, err := os.Stat(filepath.Join(c.dir, ".git", "rebase-apply"))
-	return err == nil
+// operations are what git is in the middle of when it waits for a person, by the
+// file that it keeps in .git meanwhile.
+var operations = []struct{ file, name string }{
+	{"rebase-apply/applying", "am"},
+	{"rebase-apply", "rebase"},
+	{"rebase-merge", "rebase"},
+	{"MERGE_HEAD", "merge"},
+	{"CHERRY_PICK_HEAD", "cherry-pick"},
+	{"REVERT_HEAD", "revert"},
+}
+
+// inProgress returns the git command that waits for a person, "" if none does.
+func (c *clone) inProgress() string {
+	for _, o := range operations {
+		if _, err := os.Stat(filepath.Join(c.dir, ".git", o.file)); err == nil {
+			return o.name
+		}
+	}
+	return ""
 }
 
 // am applies a patch and commits it. With threeWay it may merge; a conflict
@@ -135,7 +175,7 @@ func (c *clone) am(ctx context.Context, p *patch, threeWay bool) error {
 		args = append(args, "--3way")
 	}
 	_, err = c.git(ctx, append(args, f.Name())...)
-	if err != nil && !threeWay && c.amInProgress() {
+	if err != nil && !threeWay && c.inProgress() == "am" {
 		if _, aerr := c.git(context.WithoutCancel(ctx), "am", "--abort"); aerr != nil {
 			err = errors.Join(err, aerr)
 		}
@@ -182,6 +222,24 @@ func (c *clone) show(ctx context.Context, rev, path string) (string, bool, error
 	return text, err == nil, err
 }
 
+// entries returns mode and id of some paths in a commit, of those that it has.
+func (c *clone) entries(ctx context.Context, rev string, paths []string) (map[string]string, error) {
+	all := map[string]string{}
+	if len(paths) == 0 {
+		return all, nil
+	}
+	out, err := c.git(ctx, append([]string{"ls-tree", rev, "--"}, paths...)...)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(out) {
+		if entry, path, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t"); ok {
+			all[path] = entry
+		}
+	}
+	return all, nil
+}
+
 // source returns the C files of the module at HEAD by path.
 func (c *clone) source(ctx context.Context) (map[string]string, error) {
 	out, err := c.git(ctx, "ls-tree", "--name-only", "HEAD", "kmod/src/")
@@ -201,6 +259,10 @@ func (c *clone) source(ctx context.Context) (map[string]string, error) {
 	}
 	return all, nil
 }
+
+// errBuild is what build returns when the source is at fault, and not what the
+// build needs.
+var errBuild = errors.New("the module does not build")
 
 // build runs upstream's own build of the module: sparse on every file, warnings
 // as errors. Any warning is an error here.
@@ -222,15 +284,43 @@ func (c *clone) build(ctx context.Context, kbuild string) error {
 	cmd.Dir, cmd.Env, cmd.WaitDelay = c.dir, cloneEnv(), 5*time.Second
 	out, err := cmd.CombinedOutput()
 	text := strings.TrimSpace(string(out))
+	if ctx.Err() != nil {
+		return fmt.Errorf("run %s in %s: %w", strings.Join(argv, " "), c.dir, context.Cause(ctx))
+	}
 	if err != nil {
-		return fmt.Errorf("run %s in %s: %w\n%s", strings.Join(argv, " "), c.dir, err, text)
+		if perr := probe(ctx, kbuild); perr != nil {
+			return perr
+		}
+		return fmt.Errorf("%w: run %s in %s: %w\n%s", errBuild, strings.Join(argv, " "), c.dir, err, text)
 	}
 	for line := range strings.Lines(text) {
 		// modpost only talks. Another compiler than the kernel's is no fault
 		// of the series.
 		if warning.MatchString(line) && !strings.Contains(line, "the compiler differs") {
-			return fmt.Errorf("run %s in %s: it warns\n%s", strings.Join(argv, " "), c.dir, text)
+			return fmt.Errorf("%w: run %s in %s: it warns\n%s", errBuild, strings.Join(argv, " "), c.dir, text)
 		}
+	}
+	return nil
+}
+
+// probe builds a module of one line. Where that fails too, what is at fault is the
+// compiler, the kernel's build directory or the disk.
+func probe(ctx context.Context, kbuild string) error {
+	dir, err := os.MkdirTemp("", "series-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for name, text := range map[string]string{
+		"Makefile": "obj-m := probe.o\n",
+		"probe.c":  "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := command(ctx, dir, cloneEnv(), "make", "-s", "-C", kbuild, "M="+dir, "modules"); err != nil {
+		return fmt.Errorf("build an empty module against %s: %w\nname a kernel's build directory that is whole, as of kernel-devel or linux-headers", kbuild, err)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ const usage = `usage: series COMMAND [flags]
                   carry a series to another release
   export -clone DIRECTORY -to VERSION
                   write what stands on the tag in your clone as the series
-  regenerate -from VERSION
+  regenerate -from VERSION [-restart]
                   make all other series anew from the one for VERSION
   upstream-check  say in one line whether the newest series still fits upstream:
                   exit status 0 if so, 1 if a release needs work, 3 if upstream's
@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 	case "regenerate":
 		if err = need("from", from); err == nil {
-			err = o.regenerate(ctx, from)
+			err = o.regenerate(ctx, from, restart)
 		}
 	case "upstream-check":
 		if err = need(); err == nil {

@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -224,6 +226,17 @@ func (p *patch) added(path string) string {
 type series struct {
 	version string // the folder's name and the tag that it applies to
 	patches []*patch
+}
+
+// sum returns a hash of the series' text.
+func (s *series) sum() string {
+	h := sha256.New()
+	for _, p := range s.patches {
+		// The names and lengths keep one text apart from the next.
+		text := p.bytes()
+		fmt.Fprintf(h, "%s %d\n%s", p.name, len(text), text)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 var release = regexp.MustCompile(`^v(\d+)\.(\d+)$`)

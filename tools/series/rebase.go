@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // options are what the subcommands have in common.
@@ -21,14 +23,14 @@ type options struct {
 	out     io.Writer
 }
 
-// throwaway makes a clone that cleanup removes.
-func (o *options) throwaway(ctx context.Context) (c *clone, cleanup func(), err error) {
+// throwaway makes a clone of a repository that cleanup removes.
+func throwaway(ctx context.Context, src string) (c *clone, cleanup func(), err error) {
 	dir, err := os.MkdirTemp("", "series-")
 	if err != nil {
 		return nil, nil, err
 	}
 	cleanup = func() { os.RemoveAll(dir) }
-	if c, err = newClone(ctx, o.src, filepath.Join(dir, "scoutfs")); err != nil {
+	if c, err = newClone(ctx, src, filepath.Join(dir, "scoutfs")); err != nil {
 		cleanup()
 		return nil, nil, err
 	}
@@ -44,7 +46,7 @@ func (o *options) reference(ctx context.Context, version string) (*reference, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	c, cleanup, err := o.throwaway(ctx)
+	c, cleanup, err := throwaway(ctx, o.src)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -59,9 +61,55 @@ func (o *options) reference(ctx context.Context, version string) (*reference, fu
 // errPerson says that a person has to go on; the report says with what.
 var errPerson = errors.New("a person has to look at this")
 
-// rebase carries the reference to the tag to, in a clone that stays in the work
-// folder, and writes the series when nothing is left for a person. Run again it
-// goes on from what a person left in the clone, unless restart is set.
+// open returns the clone that a rebase to a release works in: a new one with the
+// branch checked out, or the one that a person went on in. A clone of another
+// series is refused: what stands in it would be exported as this one.
+func (o *options) open(ctx context.Context, r *reference, to, dir, branch string) (*clone, error) {
+	c := &clone{dir}
+	mark := r.version + " " + r.sum()
+	if _, err := os.Stat(dir); err == nil {
+		// The configuration says nothing where making the clone was cut short.
+		made, err := c.git(ctx, "config", "--local", "--default", "", "--get", markKey)
+		switch version, _, _ := strings.Cut(made, " "); {
+		case err != nil:
+			return nil, fmt.Errorf("read the clone %s: %w\nstart over with RESTART=1, which throws the clone away", dir, err)
+		case made == mark:
+			return c, nil
+		case made == "":
+			return nil, fmt.Errorf("go on in the clone %s: it does not say which series it was made from; start over with RESTART=1, which throws the clone away", dir)
+		case version == r.version:
+			return nil, fmt.Errorf("go on in the clone %s: the series for %s has changed since; start over with RESTART=1, which throws the clone away", dir, version)
+		default:
+			return nil, fmt.Errorf("go on in the clone %s: it was made from the series for %s, not %s; start over with RESTART=1, which throws the clone away", dir, version, r.version)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.work, 0o755); err != nil {
+		return nil, err
+	}
+	c, err := newClone(ctx, o.src, dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = c.git(ctx, "checkout", "-q", "-b", branch, "refs/tags/"+to); err != nil {
+		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", to, err, o.src)
+	} else {
+		_, err = c.git(ctx, "config", "--local", markKey, mark)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return c, nil
+}
+
+// markKey names the series that a clone was made from in the clone's
+// configuration: its version and sum.
+const markKey = "scoutfs-notify.from"
+
+// rebase carries the reference to the tag to, in a clone in the work folder, and
+// writes the series when nothing is left for a person. Otherwise the clone stays,
+// and run again it goes on from what a person left in it, unless restart is set.
 func (o *options) rebase(ctx context.Context, r *reference, to string, restart bool) error {
 	if !release.MatchString(to) {
 		return fmt.Errorf("rebase to %q: releases are tags like v1.30", to)
@@ -76,18 +124,9 @@ func (o *options) rebase(ctx context.Context, r *reference, to string, restart b
 			return err
 		}
 	}
-	c := &clone{dir}
-	if _, err := os.Stat(dir); err != nil {
-		if err := os.MkdirAll(o.work, 0o755); err != nil {
-			return err
-		}
-		if c, err = newClone(ctx, o.src, dir); err != nil {
-			return err
-		}
-		if _, err := c.git(ctx, "checkout", "-q", "-b", branch, "refs/tags/"+to); err != nil {
-			os.RemoveAll(dir)
-			return fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", to, err, o.src)
-		}
+	c, err := o.open(ctx, r, to, dir, branch)
+	if err != nil {
+		return err
 	}
 	base, err := c.commit(ctx, "refs/tags/"+to)
 	if err != nil {
@@ -96,11 +135,20 @@ func (o *options) rebase(ctx context.Context, r *reference, to string, restart b
 	report := func(format string, args ...any) { fmt.Fprintf(o.out, to+": "+format+"\n", args...) }
 	again := func() {
 		report("the clone is %s (branch %s)", dir, branch)
-		report("run the same command again to go on, with RESTART=1 to start over")
+		report("make rebase FROM=%s TO=%s goes on from there, with RESTART=1 it starts over", r.version, to)
 	}
 
-	if c.amInProgress() {
-		report("git am still waits: resolve the conflict, git add, then git am --continue")
+	if op := c.inProgress(); op != "" {
+		report("git %s still waits: resolve the conflict, git add, then git %s --continue", op, op)
+		again()
+		return errPerson
+	}
+	head, err := c.git(ctx, "rev-parse", "--symbolic-full-name", "HEAD")
+	if err != nil {
+		return err
+	}
+	if head != "refs/heads/"+branch {
+		report("the clone is not on its branch: git checkout %s", branch)
 		again()
 		return errPerson
 	}
@@ -157,10 +205,12 @@ func (o *options) rebase(ctx context.Context, r *reference, to string, restart b
 	}
 	built := "not built: no KBUILD"
 	if o.kbuild != "" {
-		if err := c.build(ctx, o.kbuild); err != nil {
+		if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 			report("%v", err)
 			again()
 			return errPerson
+		} else if err != nil {
+			return err
 		}
 		built = "built without a warning"
 	}
@@ -168,12 +218,18 @@ func (o *options) rebase(ctx context.Context, r *reference, to string, restart b
 		return err
 	}
 	report("%d patches written to %s, %s", len(result.patches), filepath.Join(o.patches, to), built)
+	// The series is in patches/ now. A clone that stayed would be taken for it
+	// by the next rebase.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the clone that is no longer needed: %w", err)
+	}
 	return nil
 }
 
 // regenerate makes every other series anew from the one for a version. It goes
-// on after a series that needs a person.
-func (o *options) regenerate(ctx context.Context, from string) error {
+// on after a series that needs a person, whose work it does not throw away unless
+// restart is set.
+func (o *options) regenerate(ctx context.Context, from string, restart bool) error {
 	all, err := versions(o.patches)
 	if err != nil {
 		return err
@@ -191,7 +247,7 @@ func (o *options) regenerate(ctx context.Context, from string) error {
 		if v == from {
 			continue
 		}
-		if err := o.rebase(ctx, r, v, true); err != nil {
+		if err := o.rebase(ctx, r, v, restart); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", v, err))
 		}
 	}
@@ -199,26 +255,48 @@ func (o *options) regenerate(ctx context.Context, from string) error {
 }
 
 // export writes what stands on a release's tag in a clone of the user's as the
-// series for that release. The clone is only read.
+// series for that release. The clone is only read, with the user's
+// configuration; what is exported comes out of a clone of it, without.
 func (o *options) export(ctx context.Context, dir, version string) error {
 	if !release.MatchString(version) {
 		return fmt.Errorf("export %q: releases are tags like v1.30", version)
 	}
-	c := &clone{dir}
-	base, err := c.commit(ctx, "refs/tags/"+version)
-	if err != nil {
-		return err
+	base, err := findCommit(ctx, dir, userEnv(), "refs/tags/"+version)
+	if errors.Is(err, errNoCommit) {
+		return fmt.Errorf("export: %w; fetch it: git -C %s fetch --tags", err, dir)
 	}
-	if _, err := c.git(ctx, "merge-base", "--is-ancestor", base, "HEAD"); err != nil {
-		return fmt.Errorf("export from %s: HEAD does not stand on %s", dir, version)
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	head, err := findCommit(ctx, dir, userEnv(), "HEAD")
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	c, cleanup, err := throwaway(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("export from %s: %w", dir, err)
+	}
+	defer cleanup()
+	if err := c.checkout(ctx, head); err != nil {
+		return fmt.Errorf("export from %s: %w", dir, err)
+	}
+	stands, err := c.git(ctx, "merge-base", base, "HEAD")
+	if err != nil && exitStatus(err) != 1 {
+		return fmt.Errorf("export from %s: %w", dir, err)
+	}
+	if stands != base {
+		return fmt.Errorf("export from %s: HEAD does not stand on %s; check out what you made on that tag", dir, version)
 	}
 	s := &series{version: version}
 	if s.patches, err = c.export(ctx, base); err != nil {
-		return err
+		return fmt.Errorf("export from %s: %w", dir, err)
+	}
+	if len(s.patches) == 0 {
+		return fmt.Errorf("export from %s: no commit stands on %s", dir, version)
 	}
 	source, err := c.source(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("export from %s: %w", dir, err)
 	}
 	problems := append(s.form(), checkHooks(source)...)
 	for _, p := range problems {

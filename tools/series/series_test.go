@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,8 +47,11 @@ func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
 	}
 	contains(t, u.must("check"), "v1.1: 3 patches are good", "v1.2: 3 patches are good", "same text as v1.1")
 
-	// Again from the clone, again from nothing, and from what was exported:
-	// the same bytes.
+	if _, err := os.Stat(u.work("v1.2").dir); err == nil {
+		t.Error("the clone is still there, where the next rebase would take it for its own")
+	}
+
+	// Again, and from what was exported: the same bytes.
 	before := u.read("v1.2", "0001") + u.read("v1.2", "0002") + u.read("v1.2", "0003")
 	for _, args := range [][]string{
 		{"rebase", "-from", "v1.1", "-to", "v1.2"},
@@ -109,21 +113,20 @@ func TestRebaseConflict(t *testing.T) {
 	contains(t, out, "git am still waits")
 
 	// What a person does.
-	c := &clone{filepath.Join(filepath.Dir(u.dir), "work", "v1.3")}
+	c := u.work("v1.3")
 	file := filepath.Join(c.dir, "kmod/src/file.c")
 	if err := os.WriteFile(file, []byte(strings.Replace(fileH, "\"per_task.h\"\n", "\"per_task.h\"\n#include \"notify.h\"\n", 1)+
 		strings.Replace(changed, "\treturn stand", "\tscoutfs_notify_read(iocb, ret);\n\treturn stand", 1)+tailC), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, git := range [][]string{{"add", "-A"}, {"am", "--continue"}} {
-		if _, err := c.git(t.Context(), git...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	contains(t, u.must(args...), "3 patches written")
-	contains(t, u.must("check"), "v1.3: 3 patches are good")
+	c.must(t, "add", "-A")
+	c.must(t, "am", "--continue")
 
 	// A change that was not committed must not be lost in silence.
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(file, []byte("\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +134,164 @@ func TestRebaseConflict(t *testing.T) {
 		t.Errorf("exit status %d with a change without a commit", status)
 	}
 	contains(t, out, "changes without a commit")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, u.must(args...), "3 patches written")
+	contains(t, u.must("check"), "v1.3: 3 patches are good")
+}
+
+// stuck makes a rebase from v1.1 to v1.2 that needs a person, in the clone that it
+// returns: its last commit has another subject.
+func (u *upstream) stuck() *clone {
+	u.t.Helper()
+	u.git("tag", "-f", "v1.2", "v1.2^{commit}")
+	changed := strings.Replace(readIter, "\tstand_in_unlock(iocb);\n\n\treturn ret;", "\treturn stand_in_unlock(iocb, ret);", 1)
+	u.commit("v1.2 again", map[string]string{"kmod/src/file.c": fileH + changed + tailC})
+	u.git("tag", "-f", "v1.2")
+	if out, status := u.run("rebase", "-from", "v1.1", "-to", "v1.2"); status != 1 {
+		u.t.Fatalf("exit status %d instead of a conflict\n%s", status, out)
+	}
+	return u.work("v1.2")
+}
+
+// What stands in a clone is a series for the FROM that it was made for and for no
+// other: subjects are the same from release to release.
+func TestRebaseRefusesAnotherSeriesClone(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		setup func(t *testing.T, u *upstream, c *clone)
+		from  string
+		want  string
+	}{
+		{"changed", func(t *testing.T, u *upstream, c *clone) {
+			edit(t, u, "v1.1", "0001", "#error\n", "#error changed\n")
+		}, "v1.1", "the series for v1.1 has changed since"},
+		{"another release", func(t *testing.T, u *upstream, c *clone) {
+			s, err := readSeries(u.patches, "v1.1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.version = "v1.0"
+			if err := s.write(u.patches); err != nil {
+				t.Fatal(err)
+			}
+			u.git("tag", "v1.0", "v1.1")
+		}, "v1.0", "it was made from the series for v1.1, not v1.0"},
+		{"not finished", func(t *testing.T, u *upstream, c *clone) {
+			c.must(t, "config", "--unset", markKey)
+		}, "v1.1", "does not say which series"},
+		{"no repository", func(t *testing.T, u *upstream, c *clone) {
+			if err := os.Rename(filepath.Join(c.dir, ".git"), filepath.Join(c.dir, "git")); err != nil {
+				t.Fatal(err)
+			}
+		}, "v1.1", "read the clone"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := newUpstream(t)
+			c := u.stuck()
+			tt.setup(t, u, c)
+			out, status := u.run("rebase", "-from", tt.from, "-to", "v1.2")
+			if status != 1 {
+				t.Errorf("exit status %d, not 1", status)
+			}
+			contains(t, out, tt.want, "start over with RESTART=1", c.dir)
+			out, _ = u.run("rebase", "-from", tt.from, "-to", "v1.2", "-restart")
+			contains(t, out, "git am --continue")
+		})
+	}
+}
+
+// edit changes the text of a patch.
+func edit(t *testing.T, u *upstream, version, prefix, old, new string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(u.patches, version, prefix+"*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("files %s* for %s: %v %v", prefix, version, names, err)
+	}
+	text := u.read(version, prefix)
+	changed := strings.Replace(text, old, new, 1)
+	if changed == text {
+		t.Fatalf("no %q in\n%s", old, text)
+	}
+	if err := os.WriteFile(names[0], []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRebaseWaitsForGit(t *testing.T) {
+	for _, tt := range []struct {
+		file string // in .git
+		want string
+	}{
+		{"rebase-apply", "git rebase still waits"},
+		{"rebase-merge", "git rebase still waits"},
+		{"MERGE_HEAD", "git merge still waits"},
+		{"CHERRY_PICK_HEAD", "git cherry-pick still waits"},
+		{"REVERT_HEAD", "git revert still waits"},
+		{"", "is not on its branch: git checkout notify/v1.2"},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			u := newUpstream(t)
+			c := u.stuck()
+			c.must(t, "am", "--abort")
+			if tt.file == "" {
+				c.must(t, "checkout", "-q", "--detach")
+			} else if err := os.WriteFile(filepath.Join(c.dir, ".git", tt.file), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, status := u.run("rebase", "-from", "v1.1", "-to", "v1.2")
+			if status != 1 {
+				t.Errorf("exit status %d, not 1", status)
+			}
+			contains(t, out, tt.want, "make rebase FROM=v1.1 TO=v1.2", "RESTART=1")
+			if tt.file != "" && strings.Contains(out, "git am") {
+				t.Errorf("it went on:\n%s", out)
+			}
+		})
+	}
+}
+
+// Making all series anew goes on from what a person left, too.
+func TestRegenerateKeepsWork(t *testing.T) {
+	u := newUpstream(t)
+	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+	c := u.stuck()
+	c.must(t, "am", "--abort")
+	c.must(t, "commit", "-q", "--allow-empty", "-m", "a person's")
+	out, status := u.run("regenerate", "-from", "v1.1")
+	if status != 1 {
+		t.Errorf("exit status %d, not 1", status)
+	}
+	contains(t, out, "a person's", "make rebase FROM=v1.1 TO=v1.2 goes on")
+	out, _ = u.run("regenerate", "-from", "v1.1", "-restart")
+	contains(t, out, "git am --continue")
+}
+
+// A file that the series adds is its own on every release, so a difference needs
+// a reader.
+func TestRebaseTellsOfNewFiles(t *testing.T) {
+	u := newUpstream(t)
+	c := u.stuck()
+	notify := filepath.Join(c.dir, "kmod/src/notify.c")
+	c.must(t, "am", "--abort")
+	for path, text := range map[string]string{notify: "#ifdef KC_USE_IOMAP_FOR_IO\n#error other\n#endif\n", filepath.Join(c.dir, "more"): "x\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.must(t, "add", "-A")
+	c.must(t, "commit", "-q", "--amend", "--no-edit")
+	out, _ := u.run("rebase", "-from", "v1.1", "-to", "v1.2")
+	contains(t, out, "git am --continue")
+	c.must(t, "checkout", "-q", "--theirs", "kmod/src/file.c")
+	c.must(t, "add", "-A")
+	c.must(t, "am", "--continue")
+	out, _ = u.run("rebase", "-from", "v1.1", "-to", "v1.2")
+	contains(t, out, "kmod/src/notify.c is not the same as in v1.1", "more is added here and not in v1.1")
+	if strings.Contains(out, "notify_ioctl.h") {
+		t.Errorf("the header did not change:\n%s", out)
+	}
 }
 
 func TestRebaseErrors(t *testing.T) {
@@ -202,37 +363,79 @@ func TestExport(t *testing.T) {
 	u := newUpstream(t)
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
 	before := u.read("v1.2", "0002")
-	dir := filepath.Join(filepath.Dir(u.dir), "work", "v1.2")
-	args := []string{"export", "-clone", dir, "-to", "v1.2"}
+	c := u.patched("v1.2")
+	args := []string{"export", "-clone", c.dir, "-to", "v1.2"}
 	u.must(args...)
 	if u.read("v1.2", "0002") != before {
 		t.Error("exporting what was exported changed it")
 	}
 
 	// Reworded, and one more.
-	c := &clone{dir}
-	for _, git := range [][]string{
-		{"commit", "-q", "--amend", "-m", "scoutfs: test it well\n\nSigned-off-by: A <a@example.org>"},
-		{"commit", "-q", "--allow-empty", "-m", "nothing"},
-	} {
-		if _, err := c.git(t.Context(), git...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c.must(t, "commit", "-q", "--amend", "-m", "scoutfs: test it well\n\nSigned-off-by: A <a@example.org>")
+	c.must(t, "commit", "-q", "--allow-empty", "-m", "nothing")
 	out, status := u.run(args...)
 	if status != 1 {
 		t.Errorf("exit status %d for an empty commit\n%s", status, out)
 	}
-	if _, err := c.git(t.Context(), "reset", "-q", "--hard", "HEAD~"); err != nil {
-		t.Fatal(err)
-	}
+	c.must(t, "reset", "-q", "--hard", "HEAD~")
 	u.must(args...)
 	names, err := filepath.Glob(filepath.Join(u.patches, "v1.2", "0003-*"))
 	if err != nil || len(names) != 1 || filepath.Base(names[0]) != "0003-scoutfs-test-it-well.patch" {
 		t.Errorf("patches 0003: %v %v", names, err)
 	}
-	if out, status = u.run("export", "-clone", u.dir, "-to", "v1.9"); status != 1 {
-		t.Errorf("exit status %d for a tag that is not there\n%s", status, out)
+	c.must(t, "checkout", "-q", "--orphan", "other")
+	c.must(t, "commit", "-q", "-m", "other")
+	for dir, tags := range map[string]map[string]string{
+		u.dir: {"v1.9": "no such tag or commit; fetch it: git -C " + u.dir + " fetch --tags", "v1.2": "no commit stands on v1.2"},
+		c.dir: {"v1.2": "HEAD does not stand on v1.2"},
+	} {
+		for tag, want := range tags {
+			if out, status = u.run("export", "-clone", dir, "-to", tag); status != 1 {
+				t.Errorf("exit status %d for %s of %s", status, tag, dir)
+			}
+			contains(t, out, want)
+		}
+	}
+}
+
+// The user's clone is read with the user's configuration, which has a say in whose
+// repositories git touches, and none in what is exported.
+func TestExportFromAnothersClone(t *testing.T) {
+	u := newUpstream(t)
+	before := u.read("v1.1", "0001") + u.read("v1.1", "0002") + u.read("v1.1", "0003")
+	c := u.patched("v1.1")
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// git believes that the clone is another's.
+	bin := t.TempDir()
+	wrapper := "#!/bin/sh\n[ \"$(pwd -P)\" != \"$(cd '" + c.dir + "' && pwd -P)\" ] || export GIT_TEST_ASSUME_DIFFERENT_OWNER=1\nexec '" + git + "' \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	config := filepath.Join(t.TempDir(), "config")
+	t.Setenv("GIT_CONFIG_GLOBAL", config)
+	for _, tt := range []struct {
+		config string
+		status int
+		want   []string
+	}{
+		{"", 1, []string{"dubious ownership", "--add safe.directory"}},
+		{"[safe]\n\tdirectory = *\n[diff]\n\tnoprefix = true\n\tcontext = 1\n[format]\n\tsubjectPrefix = X\n", 0, []string{"3 patches written"}},
+	} {
+		if err := os.WriteFile(config, []byte(tt.config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, status := u.run("export", "-clone", c.dir, "-to", "v1.1")
+		if status != tt.status {
+			t.Errorf("exit status %d with the configuration %q", status, tt.config)
+		}
+		contains(t, out, tt.want...)
+		if after := u.read("v1.1", "0001") + u.read("v1.1", "0002") + u.read("v1.1", "0003"); after != before {
+			t.Errorf("the configuration %q changed the series", tt.config)
+		}
 	}
 }
 

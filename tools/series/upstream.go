@@ -99,7 +99,7 @@ func (o *options) findBranch(ctx context.Context, branch string) (tip, name stri
 // tryOn carries the reference to a commit and says in a few words what is wrong,
 // "" if nothing is.
 func (o *options) tryOn(ctx context.Context, r *reference, rev string, details func(string)) (string, error) {
-	c, cleanup, err := o.throwaway(ctx)
+	c, cleanup, err := throwaway(ctx, o.src)
 	if err != nil {
 		return "", err
 	}
