@@ -35,8 +35,9 @@ const usage = `usage: series COMMAND [flags]
   regenerate -from VERSION [-restart]
                   make all other series anew from the one for VERSION
   upstream-check  say in one line whether the newest series still fits upstream:
-                  exit status 0 if so, 1 if a release needs work, 3 if upstream's
-                  main will need work, 2 if the check itself failed
+                  "ok: " and exit status 0 if so, "needs work: " and 1 if a
+                  release does, "main needs work: " and 3 if upstream's main
+                  will at its next release, "check failed: " and 2 otherwise
 
 flags of all commands:
 `
@@ -129,18 +130,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			err = o.regenerate(ctx, from, restart)
 		}
 	case "upstream-check":
-		if err = need(); err == nil {
+		if err = need(); err != nil {
+			status = upstreamFailed
+		} else {
 			var line string
 			line, status, err = o.upstreamCheck(ctx, branch, func(text string) {
 				if verbose {
 					fmt.Fprintln(stderr, text)
 				}
 			})
-			if err == nil {
-				fmt.Fprintln(stdout, line)
-			} else {
-				status = 2
-			}
+			fmt.Fprintln(stdout, line)
 		}
 	case "help", "-h", "-help", "--help":
 		fs.SetOutput(stdout)

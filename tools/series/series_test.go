@@ -3,9 +3,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -471,6 +475,9 @@ func TestUpstreamCheck(t *testing.T) {
 			t.Errorf("not one line:\n%s", out)
 		}
 		contains(t, out, words...)
+		if !strings.HasPrefix(out, verdicts[want]) {
+			t.Errorf("no verdict %q in %q", verdicts[want], out)
+		}
 	}
 	oneLine(upstreamRelease, "newest v1.2, supported v1.1", "series applies", "make rebase FROM=v1.1 TO=v1.2")
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
@@ -486,4 +493,164 @@ func TestUpstreamCheck(t *testing.T) {
 	u.git("checkout", "-q", "--detach")
 	u.git("branch", "-D", "main")
 	oneLine(upstreamRelease, "no main branch")
+}
+
+// tools makes a folder of programs the only one in PATH: real ones, and stand-ins
+// that do nothing.
+func tools(t *testing.T, real, standIns []string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, tool := range real {
+		file, err := exec.LookPath(tool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, filepath.Join(dir, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tool := range standIns {
+		if err := os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir)
+	return dir
+}
+
+// Only the source can be what does not build. All else is that nothing is known.
+func TestUpstreamCheckBuilds(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		gcc    bool
+		kernel string // Makefile in the kernel's build directory
+		module string // Makefile of ScoutFS's module
+		status int
+		want   string
+	}{
+		{"fine", true, "modules:\n", "all:\n", upstreamFine, "series applies and builds"},
+		{"fails", true, "modules:\n", "all:\n\texit 1\n", upstreamRelease, "does not build"},
+		{"warns", true, "modules:\n", "all:\n\t@echo x.c:1: warning: y\n", upstreamRelease, "does not build"},
+		{"no compiler", false, "modules:\n", "all:\n", upstreamFailed, "install the Debian package gcc"},
+		{"no kernel", true, "", "all:\n", upstreamFailed, "name a kernel's build directory"},
+		{"broken kernel", true, "modules:\n\texit 1\n", "all:\n\texit 1\n", upstreamFailed, "build an empty module against"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := newUpstream(t)
+			u.commit("v1.2", map[string]string{"kmod/Makefile": tt.module})
+			u.git("tag", "-f", "v1.2")
+			u.must("rebase", "-from", "v1.1", "-to", "v1.2")
+			standIns := []string{"sparse"}
+			if tt.gcc {
+				standIns = append(standIns, "gcc")
+			}
+			tools(t, []string{"git", "sh", "make", "nice"}, standIns)
+			kbuild := t.TempDir()
+			if tt.kernel != "" {
+				if err := os.WriteFile(filepath.Join(kbuild, "Makefile"), []byte(tt.kernel), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, status := u.run("upstream-check", "-kbuild", kbuild)
+			if status != tt.status {
+				t.Errorf("exit status %d, not %d", status, tt.status)
+			}
+			contains(t, out, tt.want)
+			if !strings.HasPrefix(out, verdicts[tt.status]) {
+				t.Errorf("no verdict %q in %q", verdicts[tt.status], out)
+			}
+			// A person is sent to look only where there is something to see.
+			if tt.status == upstreamFailed {
+				for _, args := range [][]string{{"rebase", "-from", "v1.1", "-to", "v1.2"}, {"check"}} {
+					out, status := u.run(append(args, "-kbuild", kbuild)...)
+					contains(t, out, tt.want)
+					if status != 1 || strings.Contains(out, errPerson.Error()) {
+						t.Errorf("exit status %d, a person cannot help here:\n%s", status, out)
+					}
+				}
+			}
+		})
+	}
+}
+
+// An interrupted check knows nothing, wherever it was interrupted: neither that a
+// patch does not apply, nor that it does not build, nor that there is no branch.
+func TestUpstreamCheckInterrupted(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		program string
+		args    string // among its arguments
+		n       int    // how often it is called before, and this time
+	}{
+		{"the reference", "git", "am", 1},
+		{"a patch", "git", "am", 4},
+		{"a merge on main", "git", "--3way", 2},
+		{"an export", "git", "format-patch", 1},
+		{"the branch", "git", "origin/main^{commit}", 1},
+		{"a build", "make", "kmod", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := newUpstream(t)
+			u.commit("v1.2", map[string]string{"kmod/Makefile": "all:\n"})
+			u.git("tag", "-f", "v1.2")
+			if tt.args == "--3way" {
+				u.commit("main", map[string]string{"kmod/src/data.c": strings.Replace(dataC, ".llseek", ".seek", 1)})
+			}
+			real, err := exec.LookPath(tt.program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fifo := filepath.Join(t.TempDir(), "fifo")
+			if out, err := exec.CommandContext(t.Context(), "mkfifo", fifo).CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+			kbuild := t.TempDir()
+			if err := os.WriteFile(filepath.Join(kbuild, "Makefile"), []byte("modules:\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			bin := tools(t, slices.DeleteFunc([]string{"git", "make", "sh", "nice", "wc", "cat"}, func(s string) bool { return s == tt.program }),
+				[]string{"sparse", "gcc"})
+			// It tells when it is called and waits to be killed.
+			if err := os.WriteFile(filepath.Join(bin, tt.program), []byte(fmt.Sprintf(`#!/bin/sh
+case " $* " in *" %s "*)
+	echo called >>'%s.calls'
+	if [ $(wc -l <'%[2]s.calls') = %[3]d ]; then
+		echo here >'%[2]s'
+		exec cat '%[2]s'
+	fi
+esac
+exec '%[4]s' "$@"
+`, tt.args, fifo, tt.n, real)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var out, errs bytes.Buffer
+			done := make(chan int)
+			go func() {
+				done <- run(ctx, []string{"upstream-check", "-patches", u.patches, "-src", u.dir, "-kbuild", kbuild}, &out, &errs)
+			}()
+			called := make(chan error, 1)
+			go func() {
+				_, err := os.ReadFile(fifo)
+				called <- err
+			}()
+			select {
+			case err := <-called:
+				if err != nil {
+					t.Fatal(err)
+				}
+			case status := <-done:
+				t.Fatalf("it ended before, with status %d\n%s%s", status, &out, &errs)
+			}
+			cancel()
+			if status := <-done; status != upstreamFailed {
+				t.Errorf("exit status %d, not %d", status, upstreamFailed)
+			}
+			if text := out.String(); !strings.HasPrefix(text, "check failed: ") || strings.Count(text, "\n") != 1 {
+				t.Errorf("it printed %q", text)
+			}
+			contains(t, errs.String(), context.Canceled.Error())
+		})
+	}
 }

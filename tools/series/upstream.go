@@ -14,13 +14,33 @@ import (
 const (
 	upstreamFine    = 0
 	upstreamRelease = 1 // a release that the project should support, or that broke
+	upstreamFailed  = 2 // the check itself failed
 	upstreamMain    = 3 // upstream's main will need work at its next release
 )
 
-// upstreamCheck answers, in one line, whether the newest series still stands
-// for what upstream has: its newest release and its main branch. details gets
-// what the line has no room for.
+// verdicts are what the line begins with: make has one status for all failures,
+// and a mail has none.
+var verdicts = map[int]string{
+	upstreamFine:    "ok: ",
+	upstreamRelease: "needs work: ",
+	upstreamFailed:  "check failed: ",
+	upstreamMain:    "main needs work: ",
+}
+
+// upstreamCheck answers, in one line that begins with a verdict, whether the newest
+// series still stands for what upstream has: its newest release and its main
+// branch. details gets what the line has no room for. An error is that the check
+// could not be made; it comes with a line too.
 func (o *options) upstreamCheck(ctx context.Context, branch string, details func(string)) (line string, status int, err error) {
+	line, status, err = o.upstreamState(ctx, branch, details)
+	if err != nil {
+		line, _, _ = strings.Cut(err.Error(), "\n")
+		status = upstreamFailed
+	}
+	return verdicts[status] + line, status, err
+}
+
+func (o *options) upstreamState(ctx context.Context, branch string, details func(string)) (line string, status int, err error) {
 	all, err := versions(o.patches)
 	if err != nil {
 		return "", 0, err
@@ -85,9 +105,12 @@ func (o *options) findBranch(ctx context.Context, branch string) (tip, name stri
 		names = []string{branch}
 	}
 	for _, name := range names {
-		out, err := command(ctx, o.src, userEnv(), "git", "rev-parse", "--verify", "--quiet", "--end-of-options", name+"^{commit}")
+		tip, err := findCommit(ctx, o.src, userEnv(), name)
 		if err == nil {
-			return strings.TrimSpace(out), name, nil
+			return tip, name, nil
+		}
+		if !errors.Is(err, errNoCommit) {
+			return "", "", err
 		}
 	}
 	if branch != "" {
@@ -142,9 +165,11 @@ func (o *options) tryOn(ctx context.Context, r *reference, rev string, details f
 		return "series applies, but " + result.problems[0] + more, nil
 	}
 	if o.kbuild != "" {
-		if err := c.build(ctx, o.kbuild); err != nil {
+		if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 			details(err.Error())
 			return "series applies, but does not build", nil
+		} else if err != nil {
+			return "", err
 		}
 	}
 	return "", nil
