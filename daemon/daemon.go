@@ -94,17 +94,17 @@ var ErrConfig = errors.New("out of range")
 func (c *Config) check() error {
 	switch {
 	case c.MountPoint == "":
-		return fmt.Errorf("mount point \"\": %w", ErrConfig)
+		return fmt.Errorf("mount point \"\": %w: name a directory", ErrConfig)
 	case c.RunDir == "":
-		return fmt.Errorf("run directory \"\": %w", ErrConfig)
+		return fmt.Errorf("-run-dir \"\": %w: name a directory", ErrConfig)
 	case c.Pause < 0 || c.Pause > MaxPause:
-		return fmt.Errorf("pause %v: %w: 0s to %v", c.Pause, ErrConfig, MaxPause)
+		return fmt.Errorf("-pause %v: %w: 0s to %v", c.Pause, ErrConfig, MaxPause)
 	case c.MaxClients < 1:
-		return fmt.Errorf("%d clients at most: %w: 1 or more", c.MaxClients, ErrConfig)
+		return fmt.Errorf("-max-clients %d: %w: 1 or more", c.MaxClients, ErrConfig)
 	case c.SendBuffer < MinSendBuffer || c.SendBuffer > MaxSendBuffer:
-		return fmt.Errorf("send buffer of %d bytes: %w: %d to %d", c.SendBuffer, ErrConfig, MinSendBuffer, MaxSendBuffer)
+		return fmt.Errorf("-sndbuf %d: %w: %d to %d bytes", c.SendBuffer, ErrConfig, MinSendBuffer, MaxSendBuffer)
 	case c.Interval <= 0:
-		return fmt.Errorf("interval %v: %w: above 0s", c.Interval, ErrConfig)
+		return fmt.Errorf("-interval %v: %w: above 0s", c.Interval, ErrConfig)
 	}
 	return nil
 }

@@ -14,7 +14,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
+	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
@@ -32,8 +35,8 @@ Exit status:
   0   told to stop, or the file system was unmounted
   1   another failure
   64  bad flags or arguments
-  75  the file system already has a reader or a daemon; may pass
-  77  not permitted: not root
+  75  the file system already has a reader or a daemon; this may pass
+  77  not permitted: not root of the host, or others can write to -run-dir
   78  MOUNTPOINT is not a mounted ScoutFS, or the loaded module has no notify
       support
 `
@@ -58,11 +61,11 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 
 	flags := flag.NewFlagSet("scoutfs-notifyd", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&cfg.RunDir, "run-dir", cfg.RunDir, "`directory` for the sockets, with one for each file system in it")
-	flags.DurationVar(&cfg.Pause, "pause", cfg.Pause, "wait after a small batch of records, 0s to 1s; keeps wake-ups off the readers of files")
-	flags.IntVar(&cfg.MaxClients, "max-clients", cfg.MaxClients, "serve so many clients at once")
-	flags.IntVar(&cfg.SendBuffer, "sndbuf", cfg.SendBuffer, "size of each client's queue in `bytes`, which the kernel doubles")
-	flags.DurationVar(&cfg.Interval, "interval", cfg.Interval, "least time between two updates of state.json and metrics.prom")
+	flags.StringVar(&cfg.RunDir, "run-dir", cfg.RunDir, "make the folders for sockets, one for each file system, in `directory`")
+	flags.DurationVar(&cfg.Pause, "pause", cfg.Pause, "wait for `duration`, 0s to 1s, after a drain that found fewer than 512 records; keeps wake-ups off the readers of files")
+	flags.IntVar(&cfg.MaxClients, "max-clients", cfg.MaxClients, "serve at most `count` clients at once, 1 or more")
+	flags.IntVar(&cfg.SendBuffer, "sndbuf", cfg.SendBuffer, "size of each client's queue in `bytes`, 131072 to 1073741823, which the kernel doubles")
+	flags.DurationVar(&cfg.Interval, "interval", cfg.Interval, "update state.json and metrics.prom once in a `duration` at most, above 0s")
 	verbose := flags.Bool("v", false, "log clients that come and go")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	printUsage := func(w io.Writer) {
@@ -81,12 +84,18 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 		printUsage(stdout)
 		return ExitOK
 	case err != nil:
-		return complain("%v", err)
+		return complain("%v%s", err, allowed(flags, err))
 	case *showVersion:
 		fmt.Fprintln(stdout, "scoutfs-notifyd", cfg.Version)
 		return ExitOK
-	case flags.NArg() != 1:
+	case flags.NArg() == 0:
+		return complain("a mount point is missing")
+	case flags.NArg() > 1 && slices.ContainsFunc(flags.Args(), func(arg string) bool { return strings.HasPrefix(arg, "-") }):
+		return complain("expected one mount point, got %d arguments: flags come before the mount point", flags.NArg())
+	case flags.NArg() > 1:
 		return complain("expected one mount point, got %d arguments", flags.NArg())
+	case flags.Arg(0) == "":
+		return complain("the mount point is an empty string")
 	}
 	cfg.MountPoint = flags.Arg(0)
 	if err := cfg.check(); err != nil {
@@ -109,6 +118,22 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 		cfg.Logger.Error("giving up", append([]any{"error", err}, hint(err)...)...)
 	}
 	return ExitStatus(err)
+}
+
+// allowed says what a flag takes if package flag complains of its value, of which
+// it only says "parse error".
+func allowed(flags *flag.FlagSet, err error) string {
+	_, name, _ := strings.Cut(err.Error(), " for flag -")
+	name, _, _ = strings.Cut(name, ":")
+	if f := flags.Lookup(name); f != nil {
+		switch f.Value.(flag.Getter).Get().(type) {
+		case time.Duration:
+			return ": a duration is a number with a unit, such as 500us or 1ms"
+		case int:
+			return ": it takes a whole number"
+		}
+	}
+	return ""
 }
 
 // warnOfLimit says so if there are too few descriptors for the clients.
