@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -109,15 +110,18 @@ func matrix(ctx context.Context) (good bool, err error) {
 			continue
 		}
 		for _, pkg := range []string{"./hotpath", "./boot"} {
-			if err := goTest(ctx, root, pkg, v, r); err != nil {
-				return false, err
-			}
+			goTest(ctx, root, pkg, v, r)
 		}
 		if ctx.Err() != nil {
-			return false, ctx.Err()
+			break
 		}
 	}
-	return r.print(versions, k.Version, time.Since(start)), nil
+	// Hours may be in the table: it is printed however they ended.
+	good = r.print(os.Stdout, versions, k.Version, time.Since(start))
+	if ctx.Err() != nil {
+		return false, fmt.Errorf("run the checks: %w", context.Cause(ctx))
+	}
+	return good, nil
 }
 
 // apply runs what applies a series to a fresh clone of a version.
@@ -144,60 +148,77 @@ func apply(ctx context.Context, src, version string, applies func(dir string) *e
 // event is a line of "go test -json".
 type event struct{ Action, Test, Output string }
 
-// goTest runs the tests of one version in a package of the tests module. A test
-// in the machine is a check of its own.
-func goTest(ctx context.Context, root, pkg, version string, r *results) error {
-	name := "TestScoutFS/" + version
+// goTest runs the tests of one version in a package of the tests module and puts
+// their outcomes into the table. What keeps them from running is a failed check
+// as well.
+func goTest(ctx context.Context, root, pkg, version string, r *results) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m", "-run", "^TestScoutFS$/^"+version+"$", pkg)
 	cmd.Dir = filepath.Join(root, "tests")
 	cmd.Env = append(os.Environ(), "VERSIONS="+version)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
-		return err
+		r.record(pkg, version, strings.NewReader(""), func() error { return err })
+		return
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
+	r.record(pkg, version, out, cmd.Wait)
+}
+
+// record takes what "go test -json" wrote, and how it ended. A test in the machine
+// is a check of its own. All else that fails is the check of the package's name.
+func (r *results) record(pkg, version string, out io.Reader, wait func() error) {
+	check := strings.TrimPrefix(pkg, "./")
+	name := "TestScoutFS/" + version
 	outcomes := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "skipped"}
 	var log strings.Builder
-	ran, failed := 0, false
-	s := bufio.NewScanner(out)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
+	ran, failed, told := 0, false, false
+	in := bufio.NewReader(out)
+	for {
+		line, rerr := in.ReadBytes('\n')
 		var e event
-		if json.Unmarshal(s.Bytes(), &e) != nil {
-			continue
+		if json.Unmarshal(line, &e) == nil {
+			log.WriteString(e.Output)
+			outcome, ended := outcomes[e.Action]
+			failed = failed || e.Action == "fail"
+			guest, inMachine := strings.CutPrefix(e.Test, name+"/")
+			row := ""
+			switch {
+			case !ended:
+			case inMachine && !strings.Contains(guest, "/"):
+				row = guest
+			case e.Test == name && (pkg != "./boot" || e.Action == "fail"):
+				row = check
+			}
+			if row != "" {
+				r.set(row, version, outcome)
+				ran++
+				told = told || e.Action == "fail"
+			}
 		}
-		log.WriteString(e.Output)
-		outcome, ok := outcomes[e.Action]
-		if !ok {
-			continue
-		}
-		failed = failed || e.Action == "fail"
-		switch guest, inMachine := strings.CutPrefix(e.Test, name+"/"); {
-		case inMachine && !strings.Contains(guest, "/"):
-			r.set(guest, version, outcome)
-			ran++
-		case e.Test == name && (pkg != "./boot" || e.Action == "fail"):
-			r.set(strings.TrimPrefix(pkg, "./"), version, outcome)
-			ran++
+		if rerr != nil {
+			break
 		}
 	}
-	err = cmd.Wait()
+	err := wait()
 	if failed || err != nil {
 		fmt.Print(log.String())
 	}
 	if ran == 0 {
-		return errors.Join(fmt.Errorf("run the tests of %s for %s: none ran", pkg, version), err)
+		err = errors.Join(errors.New("none ran"), err)
 	}
-	return nil
+	if (failed || err != nil) && !told {
+		fmt.Printf("%s: %s: run the tests: %v\n", version, check, err)
+		r.set(check, version, "FAIL")
+	}
 }
 
 // print prints the table and says whether it is all good.
-func (r *results) print(versions []string, kernel string, took time.Duration) bool {
-	fmt.Printf("\nScoutFS with its series on Linux %s:\n\n", kernel)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+func (r *results) print(out io.Writer, versions []string, kernel string, took time.Duration) bool {
+	fmt.Fprintf(out, "\nScoutFS with its series on Linux %s:\n\n", kernel)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\t%s\n", strings.Join(versions, "\t"))
 	passed, failed := 0, 0
 	for _, check := range r.checks {
@@ -218,7 +239,7 @@ func (r *results) print(versions []string, kernel string, took time.Duration) bo
 		fmt.Fprintln(w)
 	}
 	w.Flush()
-	fmt.Printf("\n%d passed, %d failed\n", passed, failed)
-	fmt.Printf("took %v\n", took.Round(time.Second))
+	fmt.Fprintf(out, "\n%d passed, %d failed\n", passed, failed)
+	fmt.Fprintf(out, "took %v\n", took.Round(time.Second))
 	return failed == 0
 }

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRecord(t *testing.T) {
+	line := func(action, test string) string {
+		return `{"Action":"` + action + `","Test":"` + test + `"}` + "\n"
+	}
+	for _, tt := range []struct {
+		name string
+		pkg  string
+		out  string
+		err  error
+		want map[string]string
+	}{
+		{"good", "./boot", line("pass", "TestScoutFS/v1.30/TestOpen") + line("skip", "TestScoutFS/v1.30/TestNFS") +
+			line("pass", "TestScoutFS/v1.30") + line("pass", "TestScoutFS"), nil,
+			map[string]string{"TestOpen": "ok", "TestNFS": "skipped"}},
+		{"a failure in the machine", "./boot", line("fail", "TestScoutFS/v1.30/TestOpen/deeper") + line("fail", "TestScoutFS/v1.30/TestOpen") +
+			line("fail", "TestScoutFS/v1.30") + line("fail", ""), errors.New("exit status 1"),
+			map[string]string{"TestOpen": "FAIL", "boot": "FAIL"}},
+		{"one check", "./hotpath", line("pass", "TestScoutFS/v1.30"), nil, map[string]string{"hotpath": "ok"}},
+		{"none ran", "./boot", "", nil, map[string]string{"boot": "FAIL"}},
+		{"no build", "./boot", `{"Action":"build-output","Output":"x.go:1: no\n"}` + "\n" + line("fail", ""), errors.New("exit status 1"),
+			map[string]string{"boot": "FAIL"}},
+		{"another version", "./hotpath", line("pass", "TestScoutFS/v1.3"), nil, map[string]string{"hotpath": "FAIL"}},
+		{"killed after a test", "./boot", line("pass", "TestScoutFS/v1.30/TestOpen"), errors.New("signal: killed"),
+			map[string]string{"TestOpen": "ok", "boot": "FAIL"}},
+		{"no test to blame", "./hotpath", line("pass", "TestScoutFS/v1.30") + line("fail", ""), errors.New("exit status 1"),
+			map[string]string{"hotpath": "FAIL"}},
+		{"a long line", "./hotpath", `{"Action":"output","Output":"` + strings.Repeat("x", 2<<20) + "\"}\nnot JSON\n" + line("pass", "TestScoutFS/v1.30"), nil,
+			map[string]string{"hotpath": "ok"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &results{cells: make(map[string]map[string]string)}
+			r.record(tt.pkg, "v1.30", strings.NewReader(tt.out), func() error { return tt.err })
+			got := map[string]string{}
+			for check, row := range r.cells {
+				got[check] = row["v1.30"]
+			}
+			for check, want := range tt.want {
+				if got[check] != want {
+					t.Errorf("%s: %q, not %q", check, got[check], want)
+				}
+				delete(got, check)
+			}
+			if len(got) > 0 {
+				t.Errorf("and also %v", got)
+			}
+		})
+	}
+}
+
+// A version whose tests cannot even start does not take the table from the others.
+func TestTableWithAFailure(t *testing.T) {
+	r := &results{cells: make(map[string]map[string]string)}
+	goTest(context.Background(), t.TempDir(), "./hotpath", "v1.29", r)
+	r.set("hotpath", "v1.30", "ok")
+	r.set("TestOpen", "v1.30", "ok")
+	var out strings.Builder
+	if r.print(&out, []string{"v1.29", "v1.30"}, "5.10", time.Second) {
+		t.Error("it is all good")
+	}
+	for _, want := range []string{
+		"          v1.29    v1.30\n",
+		"hotpath   FAIL     ok\n",
+		"TestOpen  not run  ok\n",
+		"2 passed, 2 failed\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}
