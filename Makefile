@@ -23,8 +23,15 @@ deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: SCOUTFS_SRC=checkout or bare repository of ScoutFS, VERSIONS=\"v1.29 v1.30\","
-	@echo "KERNEL_DIR=kernel of your own, SCOUTFS_NOTIFY_CACHE=folder (default .cache)."
+	@echo "Variables, after the target or in the environment:"
+	@printf '  %-27s %s\n' \
+		SCOUTFS_SRC=folder 'checkout or bare repository of ScoutFS, with its tags' \
+		VERSIONS='"v1.29 v1.30"' 'releases of ScoutFS to do it for, all if not set' \
+		VERSION=v1.30 'release that demo shows, the newest if not set' \
+		KERNEL_DIR=folder 'kernel of your own for the machines, see docs/testing.md' \
+		KERNEL=debian12 'kernel of soak and chaos, debian11 if not set' \
+		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
+		DEPS=skip 'leave out the check for Debian packages'
 
 .PHONY: build
 build: ## scoutfs-notifyd and scoutfs-notify, into bin/
