@@ -87,12 +87,12 @@ kbuild = $$(cd tests && go run ./cmd/kbuild)
 rebase: ## carry a series to another release: FROM=v1.33 TO=v1.34 SCOUTFS_SRC=... [RESTART=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	kbuild=$(kbuild) && $(series) rebase -from $(or $(FROM),$(error set FROM)) -to $(or $(TO),$(error set TO)) -kbuild "$$kbuild" $(if $(RESTART),-restart)
+	kbuild=$(kbuild) && $(series) rebase -from $(or $(FROM),$(error set FROM, such as FROM=v1.33)) -to $(or $(TO),$(error set TO, such as TO=v1.34)) -kbuild "$$kbuild" $(if $(RESTART),-restart)
 
 .PHONY: series
-series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=...
+series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=... [RESTART=1]
 	@$(need_source)
-	$(series) regenerate -from $(or $(FROM),$(error set FROM))
+	$(series) regenerate -from $(or $(FROM),$(error set FROM, such as FROM=v1.30)) $(if $(RESTART),-restart)
 
 .PHONY: series-check
 series-check: ## form and sameness of the series, with SCOUTFS_SRC also that they apply
@@ -102,7 +102,8 @@ series-check: ## form and sameness of the series, with SCOUTFS_SRC also that the
 upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	@kbuild=$(kbuild) && $(series) upstream-check -kbuild "$$kbuild"
+	@kbuild=$(kbuild) && $(series) list >/dev/null || { echo "check failed: no kernel to build against, or no bin/series; what failed is above"; exit 2; }; \
+	bin/series upstream-check -kbuild "$$kbuild"
 
 # Variables of the command line reach it through the environment.
 build = go run ./packaging/build

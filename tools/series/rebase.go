@@ -203,7 +203,7 @@ func (o *options) rebase(ctx context.Context, r *reference, to string, restart b
 		again()
 		return errPerson
 	}
-	built := "not built: no KBUILD"
+	built := "not built: no -kbuild"
 	if o.kbuild != "" {
 		if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 			report("%v", err)
