@@ -34,12 +34,18 @@ type client struct {
 }
 
 // episode is a time in which a client loses records: from the first that does
-// not fit in its queue until three quarters of the queue are free again.
+// not fit in its queue until three quarters of the queue are free again. If it was
+// memory that the kernel lacked, the queue says nothing: then it ends with the
+// first packet that goes out again, and takes starvedTime at least.
 type episode struct {
-	on    bool
-	start time.Time
-	lost  uint64
+	on      bool
+	starved bool // of memory
+	start   time.Time
+	lost    uint64
 }
+
+// starvedTime keeps memory that comes and goes from being logged each time.
+const starvedTime = time.Second
 
 // send queues records for the client, and counts those that do not fit: a
 // client that does not keep up loses what comes next, and nobody waits for it.
@@ -52,9 +58,12 @@ func (c *client) send(batch []byte) error {
 			c.records += uint64(n / notify.RecordSize)
 			c.packets++
 			batch = batch[n:]
+			if c.behind.starved && time.Since(c.behind.start) >= starvedTime {
+				c.caughtUp()
+			}
 		case unix.EINTR:
 		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			c.lose(batch)
+			c.lose(batch, err != unix.EAGAIN)
 			return nil
 		default:
 			return err
@@ -63,17 +72,22 @@ func (c *client) send(batch []byte) error {
 	return nil
 }
 
-func (c *client) lose(batch []byte) {
+func (c *client) lose(batch []byte, starved bool) {
 	lost := uint64(len(batch) / notify.RecordSize)
 	c.lost += lost
 	c.behind.lost += lost
+	c.behind.starved = starved
+	// Writable, for a unix socket, is a queue of which three quarters are free.
+	if starved {
+		c.events &^= unix.POLLOUT
+	} else {
+		c.events |= unix.POLLOUT
+	}
 	if c.behind.on {
 		return
 	}
 	c.behind.on = true
 	c.behind.start = time.Now()
-	// Writable, for a unix socket, is a queue of which three quarters are free.
-	c.events |= unix.POLLOUT
 	c.log.Warn("client is behind and loses records", "sent", c.records, "lost_before", c.lost-lost)
 }
 
@@ -107,7 +121,7 @@ func (c *client) receive() error {
 		return fmt.Errorf("%w: it carries file descriptors", notify.ErrRequest)
 	case flags&unix.MSG_TRUNC != 0:
 		return fmt.Errorf("%w: more than %d bytes", notify.ErrRequest, notify.RequestSize)
-	case n == 0 && c.halfClosed():
+	case n == 0 && c.halfClosed() && c.unread() == 0:
 		// Could be an empty packet right before that; nothing hangs on it.
 		return errHalfClosed
 	}
@@ -127,6 +141,15 @@ func (c *client) halfClosed() bool {
 	fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLRDHUP}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0
+}
+
+// unread returns how many bytes the client has sent that were not received.
+func (c *client) unread() int {
+	n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // close ends the connection. The client can still read what is queued.

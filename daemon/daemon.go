@@ -111,7 +111,9 @@ func (c *Config) check() error {
 
 // Run serves a mount until the context is done or the file system is
 // unmounted, and returns nil then. Clients get what was drained; socket, state
-// and metrics are gone when it returns.
+// and metrics are gone when it returns. If the process has NOTIFY_SOCKET and
+// WATCHDOG_USEC in its environment, Run tells the service manager how it is, as
+// in sd_notify(3).
 //
 // Errors to test for are ErrConfig, ErrServed, and those of notify.Attach.
 // ExitStatus turns any into the daemon's exit status.
@@ -150,7 +152,7 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 		return fmt.Errorf("find mount point: %w", err)
 	}
 
-	mount, err := abandonable(ctx, func() (notify.Mount, error) { return sys.Statfs(cfg.MountPoint) })
+	mount, err := abandonable(ctx, func() (notify.Mount, error) { return sys.Statfs(cfg.MountPoint) }, nil)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		err = fmt.Errorf("%w: %w", notify.ErrNotScoutFS, err)
 	}
@@ -163,7 +165,8 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 	}
 	defer dir.release()
 
-	src, err := abandonable(ctx, func() (source, error) { return sys.Attach(cfg.MountPoint) })
+	src, err := abandonable(ctx, func() (source, error) { return sys.Attach(cfg.MountPoint) },
+		func(late source) { late.Close() })
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -190,9 +193,9 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 var errReplaced = errors.New("mounted anew meanwhile")
 
 // abandonable waits for f, which asks the kernel and through it the cluster,
-// for as long as that takes or until the context is done. f's goroutine is then
-// left to the end of the process.
-func abandonable[T any](ctx context.Context, f func() (T, error)) (T, error) {
+// for as long as that takes or until the context is done. What f comes up with
+// after that is left to discard, if there is one.
+func abandonable[T any](ctx context.Context, f func() (T, error), discard func(T)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -206,6 +209,13 @@ func abandonable[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	case res := <-done:
 		return res.v, res.err
 	case <-ctx.Done():
+		if discard != nil {
+			go func() {
+				if res := <-done; res.err == nil {
+					discard(res.v)
+				}
+			}()
+		}
 		var zero T
 		return zero, ctx.Err()
 	}

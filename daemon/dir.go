@@ -18,6 +18,9 @@ import (
 // at another mount point of it.
 var ErrServed = errors.New("another scoutfs-notifyd serves this file system")
 
+// errUnsafeDir is a permission too many, and one that is missing to put it right.
+var errUnsafeDir = fmt.Errorf("others could replace the socket: %w", os.ErrPermission)
+
 // LockName is the name of the file in the file system's directory that the
 // daemon holds locked, with flock(2). It is a file of its own because anyone may
 // lock what anyone may open, such as the directory.
@@ -54,6 +57,10 @@ func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 		return nil, fmt.Errorf("lock run directory: %w", err)
 	}
 	d.lock = lock
+	// What a killed daemon has left is of no use to anybody from here on, however
+	// this start ends.
+	d.removeFile(StateName)
+	d.removeFile(MetricsName)
 	return d, nil
 }
 
@@ -93,8 +100,8 @@ func makeDir(dir string) error {
 	}
 	owner := fi.Sys().(*syscall.Stat_t).Uid
 	if owner != uint32(os.Geteuid()) || fi.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("check run directory %s: owned by uid %d with mode %#o: others could replace the socket: %w",
-			dir, owner, fi.Mode().Perm(), os.ErrPermission)
+		return fmt.Errorf("check run directory %s: owned by uid %d with mode %#o: %w",
+			dir, owner, fi.Mode().Perm(), errUnsafeDir)
 	}
 	return nil
 }

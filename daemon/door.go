@@ -27,7 +27,8 @@ type door struct {
 	shutUntil time.Time // zero while open
 	full      seldom    // says that there are too many clients
 	out       seldom    // says that descriptors or memory ran out
-	dead      seldom    // says that who connects is gone
+	stranger  seldom    // says that somebody may not be a client
+	rude      seldom    // says that somebody breaks the protocol
 }
 
 func (d *door) init() error {
@@ -141,9 +142,12 @@ func (d *door) admit(r *relay, fd int) {
 	}
 	if err != nil {
 		unix.Close(fd)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			r.log.Debug("a client is gone before it was let in", "pid", pid)
+			return
+		}
 		r.count.refused.Credentials++
-		dead := errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
-		if !dead || d.dead.now() {
+		if d.stranger.now() {
 			r.log.Warn("turning a client away", "pid", pid, "error", err)
 		}
 		return

@@ -59,11 +59,11 @@ func newFakeRing(t testing.TB) *fakeRing {
 	t.Cleanup(func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.w >= 0 {
-			unix.Close(f.w)
-		}
-		if f.r >= 0 {
-			unix.Close(f.r)
+		for _, fd := range []*int{&f.w, &f.r} {
+			if *fd >= 0 {
+				unix.Close(*fd)
+				*fd = -1
+			}
 		}
 	})
 	return f
@@ -145,6 +145,15 @@ func (f *fakeRing) closed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.r < 0
+}
+
+// awaitClosed waits until the ring's reader is closed.
+func (f *fakeRing) awaitClosed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.r >= 0 {
+		f.cond.Wait()
+	}
 }
 
 func (f *fakeRing) Mount() notify.Mount { return testMount }

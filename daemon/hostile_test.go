@@ -233,6 +233,114 @@ func readAll(t *testing.T, conn *net.UnixConn, n uint64) {
 	}
 }
 
+// TestNothingBehindHalfClose: an empty packet with more behind it is no way to end
+// sending, though what follows may be.
+func TestNothingBehindHalfClose(t *testing.T) {
+	r, _ := newTestRelay(t)
+	conn := connectTo(t, r)
+	for _, p := range [][]byte{{}, {1}} {
+		if _, err := conn.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.poll(time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.clients) != 0 || r.count.accepted != 1 || r.count.refused.Protocol != 1 {
+		t.Errorf("%d clients are left, counts %+v", len(r.clients), r.count)
+	}
+}
+
+// TestStarvedClient: when the kernel lacks memory for a packet, the client's queue
+// says that there is room. That is one episode all the same.
+func TestStarvedClient(t *testing.T) {
+	r, ring := newTestRelay(t)
+	log := newLogs()
+	r.log = log.logger()
+	conn := connectTo(t, r)
+	ring.emit(1)
+	r.drain()
+	c := r.clients[0]
+	batch := r.buf[:10*notify.RecordSize]
+	for range 100 {
+		c.lose(batch, true)
+		if _, err := r.poll(time.Now(), false); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.send(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if log.count("client is behind") != 1 || log.count("has caught up") != 0 || c.lost != 1000 {
+		t.Errorf("lost %d records in episodes that the log tells of as\n%v", c.lost, log)
+	}
+	c.behind.start = c.behind.start.Add(-starvedTime)
+	if err := c.send(batch); err != nil {
+		t.Fatal(err)
+	}
+	if log.count("has caught up", " lost=1000 ") != 1 || c.behind.on {
+		t.Errorf("the episode has not ended\n%v", log)
+	}
+	readAll(t, conn, c.records)
+
+	// With a full queue it ends as any other does.
+	c.lose(batch, true)
+	c.lose(batch, false)
+	if _, err := r.poll(time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	if log.count("has caught up") != 2 || c.behind.on || c.events&unix.POLLOUT != 0 {
+		t.Errorf("the episode has not ended\n%v", log)
+	}
+}
+
+// TestDoorShut: a door that cannot even turn clients away is not looked at for a
+// while, or until somebody leaves.
+func TestDoorShut(t *testing.T) {
+	r, _ := newTestRelay(t)
+	connectTo(t, r)
+	if _, err := r.poll(time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	connectTo(t, r)
+	r.door.shut(r, unix.EMFILE)
+	begin := time.Now()
+	if _, err := r.poll(begin, false); err != nil {
+		t.Fatal(err)
+	}
+	if r.pollfds[pollDoor].Fd != -1 || len(r.clients) != 1 {
+		t.Errorf("the door is not shut: %d clients", len(r.clients))
+	}
+	if until := r.door.shutUntil; until.Before(begin) || until.After(begin.Add(shutTime)) {
+		t.Errorf("it is shut until %v from now", until.Sub(begin))
+	}
+	r.leave(r.clients[0], "for the test")
+	r.reap()
+	if _, err := r.poll(time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.clients) != 1 {
+		t.Errorf("%d clients once there is room again", len(r.clients))
+	}
+}
+
+// TestBacklogAtStop: who has connected before the end sees the end, no refusal.
+func TestBacklogAtStop(t *testing.T) {
+	r, _ := newTestRelay(t)
+	c, err := notify.Dial(r.ln.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r.close()
+	if err := expectEOF(c); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUnreadPacket: something a client has sent, and nobody will read, does not
 // keep it from what it has been sent.
 func TestUnreadPacket(t *testing.T) {

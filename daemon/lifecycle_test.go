@@ -378,7 +378,14 @@ func TestStopWhileStarting(t *testing.T) {
 		if err := run(ctx, cfg, sys); err != nil {
 			t.Errorf("stopped in %s: %v", where, err)
 		}
+		if sys.ring.closed() {
+			t.Errorf("stopped in %s: the reader is closed before it is there", where)
+		}
 		close(sys.block)
+		if where == "attach" {
+			// Nobody wants the reader any more, which others may be waiting for.
+			sys.ring.awaitClosed()
+		}
 	}
 }
 

@@ -101,7 +101,12 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 	if err := cfg.check(); err != nil {
 		return complain("%v", err)
 	}
-	cfg.Logger = newLogger(stderr, *verbose)
+	direct := newLogger(stderr, stderr, *verbose)
+	queue := newLogQueue(stderr, func(lost uint64) {
+		direct.Warn("log lines were lost: nobody took them in time", "lines", lost)
+	})
+	defer queue.close()
+	cfg.Logger = newLogger(stderr, queue, *verbose)
 
 	if err := leaveDirectory(&cfg); err != nil {
 		cfg.Logger.Error("cannot start", "error", err)
@@ -165,20 +170,23 @@ func hint(err error) []any {
 		return []any{"hint", "mount the file system first and name its mount point"}
 	case errors.Is(err, notify.ErrBusy):
 		return []any{"hint", "stop the other reader; this finds it: find /proc -path '/proc/[0-9]*/fd/*' -lname '*scoutfs-notify*'"}
+	case errors.Is(err, errUnsafeDir):
+		return []any{"hint", "give it to the daemon's user and to nobody else: chown root: DIRECTORY && chmod 755 DIRECTORY"}
 	case errors.Is(err, os.ErrPermission):
 		return []any{"hint", "run it as root of the host, with CAP_SYS_ADMIN and CAP_NET_ADMIN"}
 	}
 	return nil
 }
 
-// newLogger logs to w. If that is the journal, it leaves the time to it and tells
-// it the priority of each line, as in sd-daemon(3).
-func newLogger(w *os.File, verbose bool) *slog.Logger {
+// newLogger logs to w, from which it gets to the file. If that is the journal, it
+// leaves the time to it and tells it the priority of each line, as in
+// sd-daemon(3).
+func newLogger(file *os.File, w io.Writer, verbose bool) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if verbose {
 		opts.Level = slog.LevelDebug
 	}
-	if isJournal(w) {
+	if isJournal(file) {
 		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			switch {
 			case len(groups) > 0:

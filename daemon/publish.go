@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -40,7 +41,7 @@ func (p *publisher) start(r *relay) error {
 	if p.watchdog = watchdogInterval(); p.manager != nil && p.watchdog > 0 {
 		p.watchdogNext = now.Add(p.watchdog)
 	}
-	return p.manager.send("READY=1", p.status(r))
+	return p.manager.sendPatiently("READY=1", p.status(r))
 }
 
 // next says when tick wants to be called, zero for not until there is news.
@@ -55,29 +56,28 @@ func (p *publisher) next() time.Time {
 // tick does what is due.
 func (p *publisher) tick(r *relay, now time.Time) {
 	if !p.watchdogNext.IsZero() && !now.Before(p.watchdogNext) {
-		// Not sent is sent late, by the manager's lights; it decides.
-		p.complain(r, p.manager.send("WATCHDOG=1"))
 		p.watchdogNext = now.Add(p.watchdog)
+		if err := p.manager.send("WATCHDOG=1"); err != nil {
+			// Soon enough for a manager that is only busy.
+			p.watchdogNext = now.Add(min(p.watchdog, p.interval))
+			p.complain(r, err)
+		}
 	}
 	if !p.dirty || now.Before(p.due) {
 		return
 	}
 	p.dirty = false
 	p.due = now.Add(p.interval)
-	err := p.writeFiles(r)
-	if err == nil {
-		err = p.manager.send(p.status(r))
+	if err := errors.Join(p.writeFiles(r), p.manager.send(p.status(r))); err != nil {
+		p.complain(r, err)
+	} else {
+		p.failed = false
 	}
-	p.complain(r, err)
 }
 
 // complain logs the first of a row of failures, after which the relaying goes
 // on and the news wait for the next time.
 func (p *publisher) complain(r *relay, err error) {
-	if err == nil {
-		p.failed = false
-		return
-	}
 	p.dirty = true
 	if !p.failed {
 		p.failed = true
@@ -98,18 +98,19 @@ func (p *publisher) close(r *relay) {
 func (p *publisher) writeFiles(r *relay) error {
 	st := r.state()
 	p.buf.Reset()
-	if err := st.WriteJSON(&p.buf); err != nil {
-		return fmt.Errorf("encode state: %w", err)
-	}
-	if err := r.dir.replaceFile(StateName, p.buf.Bytes()); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	p.buf.Reset()
 	if err := st.WriteMetrics(&p.buf); err != nil {
 		return fmt.Errorf("encode metrics: %w", err)
 	}
 	if err := r.dir.replaceFile(MetricsName, p.buf.Bytes()); err != nil {
 		return fmt.Errorf("write metrics: %w", err)
+	}
+	// Last: who sees new state finds metrics that are no older.
+	p.buf.Reset()
+	if err := st.WriteJSON(&p.buf); err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := r.dir.replaceFile(StateName, p.buf.Bytes()); err != nil {
+		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }

@@ -123,6 +123,8 @@ func (r *relay) run(ctx context.Context) error {
 
 // close ends all connections and removes what the relay has published.
 func (r *relay) close() {
+	// Who has connected is no client turned away: it sees the end like the others.
+	r.accept(true)
 	// Nobody shall connect again to a daemon that goes, nor find its ring busy.
 	r.ln.close()
 	r.src.Close()

@@ -5,9 +5,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +77,45 @@ func TestStop(t *testing.T) {
 	}
 	if err := errors.Join(expect(c, 1, 700), expectEOF(c)); err != nil {
 		t.Error(err)
+	}
+	checkGone(t, d)
+}
+
+// TestStopUnderLoad: what was drained is delivered, and no more is promised.
+func TestStopUnderLoad(t *testing.T) {
+	d := startDaemon(t, testConfig(t))
+	c := d.dial(0)
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		for !d.ring.closed() {
+			d.ring.emit(100)
+		}
+	}()
+	var got, last uint64
+	for {
+		r, err := c.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, last = got+1, r.Seq
+		if got == 5000 {
+			d.stop()
+		}
+	}
+	if err := d.wait(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	<-loaded
+	line := d.log.await("msg=stopping")
+	if want := fmt.Sprintf(" records=%d ", got); !strings.Contains(line, want) {
+		t.Errorf("the client got %d records, the log says %s", got, line)
+	}
+	if got+c.Lost() != last {
+		t.Errorf("got %d records and missed %d of %d", got, c.Lost(), last)
 	}
 	checkGone(t, d)
 }

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -49,6 +50,18 @@ func (s *sdNotify) send(lines ...string) error {
 		}
 		if err != unix.EINTR {
 			return fmt.Errorf("notify service manager at %s: %w", s.addr.Name, err)
+		}
+	}
+}
+
+// sendPatiently is send for what must get through: it gives a manager that is
+// busy a few seconds.
+func (s *sdNotify) sendPatiently(lines ...string) error {
+	const patience, pause = 10 * time.Second, 20 * time.Millisecond
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		err := s.send(lines...)
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+			return err
 		}
 	}
 }

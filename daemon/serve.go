@@ -47,11 +47,15 @@ func (r *relay) serveClient(c *client, revents int16) {
 func (r *relay) receive(c *client) {
 	switch err := c.receive(); {
 	case err == nil:
-	case err == errHalfClosed:
+	case errors.Is(err, errHalfClosed):
 		// It may go on listening. Polling for what it sends would never end.
 		c.events &^= unix.POLLIN | unix.POLLRDHUP
 	case errors.Is(err, notify.ErrRequest):
-		c.log.Warn("closing the connection of a client that breaks the protocol", "error", err)
+		level := slog.LevelDebug
+		if r.door.rude.now() {
+			level = slog.LevelWarn
+		}
+		c.log.Log(context.Background(), level, "closing the connection of a client that breaks the protocol", "error", err)
 		r.count.refused.Protocol++
 		r.leave(c, "broke the protocol")
 	default:
