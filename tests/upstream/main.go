@@ -47,6 +47,12 @@ var leftOut = map[string]string{
 	"format-version-forward-back": "checks out and builds old releases, which no longer build on these kernels",
 }
 
+// slow are tests that end too late in an emulated machine to wait for. They run
+// when they are asked for by name.
+var slow = map[string]string{
+	"large-fragmented-free": "makes 4.9 million extents and was not done after 19 minutes of an emulated machine; ONLY=large-fragmented-free runs it",
+}
+
 // suite says what to run and how.
 type suite struct {
 	kernel  *vm.KernelTree
@@ -83,6 +89,11 @@ func run(ctx context.Context, args []string) error {
 	var err error
 	if s.only, err = regexp.Compile(*only); err != nil {
 		return err
+	}
+	for name, why := range slow {
+		if *only != name {
+			leftOut[name] = why
+		}
 	}
 	if s.logs, err = vm.CacheDir("logs"); err != nil {
 		return err
