@@ -60,7 +60,7 @@ func Dial(target string) (*Client, error) {
 func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error) {
 	// Looking up the file system opens it for a moment, in which it cannot be
 	// unmounted. A daemon that says what it serves makes that unnecessary.
-	if path, ok := d.served(target); ok {
+	if path, ok := d.Served(target); ok {
 		c, err := d.connect(ctx, path)
 		if !errors.Is(err, ErrNotRunning) {
 			return c, err
@@ -110,9 +110,11 @@ func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
 // maxState is more than a daemon's state file has.
 const maxState = 1 << 20
 
-// served returns the socket of the one daemon whose state file names target as
-// its mount point. What a killed daemon has left can be out of date.
-func (d *Dialer) served(target string) (path string, ok bool) {
+// Served returns the socket of the one daemon whose state file names target as
+// its mount point. It looks at the daemons' files only, where looking up the file
+// system would keep it from being unmounted meanwhile. What a killed daemon has
+// left can be out of date.
+func (d *Dialer) Served(target string) (path string, ok bool) {
 	mount, err := filepath.Abs(target)
 	if err != nil {
 		return "", false

@@ -85,24 +85,34 @@ type kernelCounters struct {
 // gather finds out all there is about a mount, named by a directory of it or by
 // its daemon's socket.
 func gather(env *environment, mount string) (*status, error) {
-	var st status
-	dir := filepath.Dir(mount)
-	if !isSocketPath(mount) {
-		fi, err := os.Stat(mount)
-		if err != nil {
-			return nil, err
-		}
-		if !fi.IsDir() {
-			return nil, fmt.Errorf("stat %s: %w", mount, notify.ErrTarget)
-		}
-		m, err := env.statfs(mount)
-		if err != nil {
-			return nil, err
-		}
-		st.FSID, st.RID = m.FSID, m.RID
-		dir = filepath.Join(env.runDir, m.FSID.String())
+	if isSocketPath(mount) {
+		return gatherFrom(env, filepath.Dir(mount), notify.Mount{})
 	}
+	// A daemon that says what it serves makes it unnecessary to ask the file
+	// system, which cannot be unmounted while it answers.
+	if socket, ok := (&notify.Dialer{RunDir: env.runDir}).Served(mount); ok {
+		if st, err := gatherFrom(env, filepath.Dir(socket), notify.Mount{}); err == nil && st.Running {
+			return st, nil
+		}
+	}
+	fi, err := os.Stat(mount)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.IsDir() {
+		return nil, fmt.Errorf("stat %s: %w", mount, notify.ErrTarget)
+	}
+	m, err := env.statfs(mount)
+	if err != nil {
+		return nil, err
+	}
+	return gatherFrom(env, filepath.Join(env.runDir, m.FSID.String()), m)
+}
 
+// gatherFrom finds out what the daemon's directory and the kernel's counters tell
+// of a mount, or of the one that the daemon serves.
+func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
+	st := status{FSID: m.FSID, RID: m.RID}
 	state, err := daemon.ReadState(filepath.Join(dir, daemon.StateName))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

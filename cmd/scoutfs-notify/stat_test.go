@@ -207,6 +207,20 @@ func TestStatJSON(t *testing.T) {
 	}
 }
 
+// TestStatTouchesNothing: who asks for the mount point of a running daemon does not
+// keep it from being unmounted.
+func TestStatTouchesNothing(t *testing.T) {
+	w := newStatWorld(t)
+	w.daemonState(t, true)
+	w.env.statfs = func(dir string) (notify.Mount, error) {
+		t.Errorf("the file system at %s was opened", dir)
+		return notify.Mount{}, notify.ErrNotScoutFS
+	}
+	if status := run(context.Background(), w.env, []string{"stat", "/mnt/scoutfs"}); status != 0 {
+		t.Errorf("exit status %d, errors %q", status, &w.errs)
+	}
+}
+
 func TestStatErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

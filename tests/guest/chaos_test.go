@@ -229,7 +229,8 @@ func TestChaos(t *testing.T) {
 		}
 		c.check()
 		// Under load: some accesses between any two steps.
-		for from := c.load.Load(); c.load.Load() < from+uint64(c.rand.IntN(20)); {
+		// Drawn once, or the seed would not repeat the steps.
+		for enough := c.load.Load() + uint64(c.rand.IntN(20)); c.load.Load() < enough; {
 			time.Sleep(time.Millisecond)
 		}
 		if t.Failed() {

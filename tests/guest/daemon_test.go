@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -264,6 +266,53 @@ func TestUmountWithDaemon(t *testing.T) {
 	if _, err := os.Stat(sock); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("socket after SIGTERM: %v", err)
 	}
+}
+
+// Told to end under load, the daemon delivers what it has drained, and says how
+// much that was.
+func TestStopUnderLoad(t *testing.T) {
+	f := setup(t)
+	f.create("a", 1)
+	d := f.startDaemon()
+	c := f.dial()
+	var ends atomic.Bool
+	var load sync.WaitGroup
+	for range 2 {
+		load.Go(func() {
+			for !ends.Load() {
+				f.touch("a")
+			}
+		})
+	}
+	var got, last uint64
+	for {
+		rec, err := c.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, last = got+1, rec.Seq
+		if got == 3000 {
+			d.signal(unix.SIGTERM)
+		}
+	}
+	if status := d.wait(); status != 0 {
+		t.Errorf("scoutfs-notifyd ended with %d after SIGTERM", status)
+	}
+	ends.Store(true)
+	load.Wait()
+	if want := fmt.Sprintf(" records=%d ", got); !strings.Contains(d.stderr.String(), want) {
+		t.Errorf("the client got %d records, the daemon says\n%s", got, d.stderr.String())
+	}
+	if got+c.Lost() != last {
+		t.Errorf("got %d records and missed %d up to number %d", got, c.Lost(), last)
+	}
+	if emitted := f.counter("notify_emitted"); emitted < got {
+		t.Errorf("got %d records of %d emitted", got, emitted)
+	}
+	t.Logf("%d records, up to number %d", got, last)
 }
 
 // After kill -9 the next daemon works, and a client that saw both finds a gap.

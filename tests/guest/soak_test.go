@@ -33,14 +33,32 @@ const (
 // stream is what one client has got.
 type stream struct {
 	*notify.Client
+	data      uint64 // the inode that the load reads
 	records   uint64
 	sum       uint64 // of the bytes of all records
 	first     uint64 // seq
 	last      uint64
 	lastIno   uint64
 	backwards bool
+	wrong     *notify.Record // the first that the load cannot have made
 	buf       []byte
 	err       error
+}
+
+// loadSize is how much the load of TestSoak reads at once.
+const loadSize = 512
+
+// madeByLoad tells whether a record is one that the load of TestSoak makes: every
+// field of it, or all but a read's for the files that only mark an end.
+func madeByLoad(r *notify.Record, data uint64) bool {
+	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.Flags != 0 || r.TimeNS == 0 ||
+		r.OpenFlags&unix.O_ACCMODE != unix.O_RDONLY {
+		return false
+	}
+	if r.Type == notify.TypeOpen {
+		return r.Offset == 0 && r.Length == 0
+	}
+	return r.Type == notify.TypeRead && r.Ino == data && r.Length == loadSize && r.Offset%loadSize == 0 && r.Offset < 1<<20
 }
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
@@ -58,6 +76,10 @@ func (s *stream) take() bool {
 		}
 		if recs[i].Seq <= s.last {
 			s.backwards = true
+		}
+		if s.wrong == nil && !madeByLoad(&recs[i], s.data) {
+			wrong := recs[i]
+			s.wrong = &wrong
 		}
 		s.records++
 		s.last, s.lastIno = recs[i].Seq, recs[i].Ino
@@ -182,7 +204,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	f := setup(t)
-	f.create("data", 1<<20)
+	data := f.create("data", 1<<20)
 	end := f.create("end", 1)
 	final := f.create("final", 1)
 	d := f.startDaemon()
@@ -194,7 +216,7 @@ func TestSoak(t *testing.T) {
 		}
 		t.Cleanup(func() { c.Close() })
 		c.SetReadDeadline(time.Now().Add(duration + 2*patience))
-		return &stream{Client: c}
+		return &stream{Client: c, data: data}
 	}
 	var healthy, stalled []*stream
 	for range healthyClients {
@@ -246,8 +268,8 @@ func TestSoak(t *testing.T) {
 				return
 			}
 			defer unix.Close(fd)
-			buf := make([]byte, 512)
-			for off := int64(0); !loadEnds.Load(); off = (off + 512) % (1 << 20) {
+			buf := make([]byte, loadSize)
+			for off := int64(0); !loadEnds.Load(); off = (off + loadSize) % (1 << 20) {
 				if _, err := unix.Pread(fd, buf, off); err != nil {
 					t.Error(err)
 					return
@@ -290,6 +312,8 @@ func TestSoak(t *testing.T) {
 			t.Errorf("healthy client %d: %v", i, s.err)
 		case s.backwards:
 			t.Errorf("healthy client %d: seq went back", i)
+		case s.wrong != nil:
+			t.Errorf("healthy client %d: got %+v, which nobody has made", i, *s.wrong)
 		case s.records != emitted || s.lost() != dropped:
 			t.Errorf("healthy client %d: got %d records and missed %d; the kernel delivered %d and dropped %d",
 				i, s.records, s.lost(), emitted, dropped)
