@@ -654,3 +654,14 @@ exec '%[4]s' "$@"
 		})
 	}
 }
+
+// Whoever reads the line in a mail looks it up there.
+func TestVerdictsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/rebasing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for status, verdict := range verdicts {
+		contains(t, string(text), fmt.Sprintf("| `%s` | %d |", strings.TrimSpace(verdict), status))
+	}
+}
