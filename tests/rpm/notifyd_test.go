@@ -110,6 +110,14 @@ func TestNotifydRPM(t *testing.T) {
 	equal(t, "files after removal", files(m), before)
 }
 
+// The daemon alone brings no module: which of them it would be is the node's business.
+func TestNotifydAlone(t *testing.T) {
+	t.Parallel()
+	m := notifydMachine(t)
+	dnfNotifyd(m, first, fmt.Sprintf("--repofrompath=release%d,file://%s", first, repoOf(first)), "install", "scoutfs-notifyd")
+	equal(t, "packages", lines(m.sh("rpm -qa '*scoutfs*'")), []string{"scoutfs-notifyd-1-1.x86_64"})
+}
+
 func TestNotifydDeb(t *testing.T) {
 	t.Parallel()
 	m := notifydMachine(t)
