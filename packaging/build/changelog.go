@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -13,14 +14,14 @@ import (
 // change is one entry of packaging/changelog, which is written as rpm's
 // changelogs are:
 //
-//   - Mon Nov 23 2026 Somebody - 1
+//   - Mon Nov 23 2026 Somebody <some@body.invalid> - 1
 //   - First release, told in a line
 //     or more.
 //
 // where the last number is the release N. (The first line starts with a star.)
 type change struct {
 	date    time.Time // noon UTC, as rpm takes it
-	who     string
+	who     string    // with an address, which dpkg cannot do without
 	release int
 	notes   []string // one a dash, joined to a line
 }
@@ -66,7 +67,9 @@ func parseChangelog(text string) ([]change, error) {
 	return all, nil
 }
 
-// parseChangeHead reads "Mon Nov 23 2026 Somebody - 1".
+var whoRE = regexp.MustCompile(`^[^<>]+ <[^<>@\s]+@[^<>@\s]+>$`)
+
+// parseChangeHead reads "Mon Nov 23 2026 Somebody <some@body.invalid> - 1".
 func parseChangeHead(s string) (change, error) {
 	const layout = "Mon Jan 02 2006"
 	if len(s) < len(layout)+1 {
@@ -83,8 +86,8 @@ func parseChangeHead(s string) (change, error) {
 	who, number, ok := strings.Cut(s[len(layout):], " - ")
 	who = strings.TrimSpace(who)
 	release, err := strconv.Atoi(number)
-	if !ok || who == "" || err != nil || release < 1 {
-		return change{}, fmt.Errorf("%q must end in NAME - RELEASE", s)
+	if !ok || !whoRE.MatchString(who) || err != nil || release < 1 {
+		return change{}, fmt.Errorf("%q must end in NAME <ADDRESS> - RELEASE", s)
 	}
 	return change{date: date.Add(12 * time.Hour), who: who, release: release}, nil
 }

@@ -15,7 +15,7 @@ const twoReleases = `* Tue Nov 24 2026 Some Body <some@body.invalid> - 2
   in two lines.
 - And more.
 
-* Mon Nov 23 2026 maintainers - 1
+* Mon Nov 23 2026 Any Body <any@body.invalid> - 1
 - First.
 `
 
@@ -27,7 +27,7 @@ func TestParseChangelog(t *testing.T) {
 	want := []change{
 		{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), "Some Body <some@body.invalid>", 2,
 			[]string{"Second: 100% better, in two lines.", "And more."}},
-		{time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), "maintainers", 1, []string{"First."}},
+		{time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), "Any Body <any@body.invalid>", 1, []string{"First."}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -37,7 +37,7 @@ func TestParseChangelog(t *testing.T) {
 - Second: 100%% better, in two lines.
 - And more.
 
-* Mon Nov 23 2026 maintainers - 1.30-1
+* Mon Nov 23 2026 Any Body <any@body.invalid> - 1.30-1
 - First.
 
 `
@@ -50,12 +50,14 @@ func TestParseChangelogErrors(t *testing.T) {
 	for name, text := range map[string]string{
 		"no entry with a note":   "",
 		"no entry, note":         "- a note of nothing\n",
-		"is a Monday":            "* Tue Nov 23 2026 x - 1\n- y\n",
-		"NAME - RELEASE":         "* Mon Nov 23 2026 x - one\n- y\n",
+		"is a Monday":            "* Tue Nov 23 2026 x <x@y> - 1\n- y\n",
+		"NAME <ADDRESS> - ":      "* Mon Nov 23 2026 x <x@y> - one\n- y\n",
+		"x - 1\" must end in":    "* Mon Nov 23 2026 x - 1\n- y\n",
+		"<x> - 1\" must end in":  "* Mon Nov 23 2026 x <x> - 1\n- y\n",
 		"too short":              "* Mon\n- y\n",
 		"out of range":           "* Mon Nov 77 2026 x - 1\n- y\n",
-		"is not older than 1":    "* Mon Nov 23 2026 x - 1\n- y\n* Mon Nov 23 2026 x - 1\n- y\n",
-		"release 2 above has no": "* Mon Nov 23 2026 x - 2\n* Mon Nov 23 2026 x - 1\n- y\n",
+		"is not older than 1":    "* Mon Nov 23 2026 x <x@y> - 1\n- y\n* Mon Nov 23 2026 x <x@y> - 1\n- y\n",
+		"release 2 above has no": "* Mon Nov 23 2026 x <x@y> - 2\n* Mon Nov 23 2026 x <x@y> - 1\n- y\n",
 	} {
 		if _, err := parseChangelog(text); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%q: error %v lacks %q", text, err, name)
@@ -76,7 +78,7 @@ func TestChangelogOfProject(t *testing.T) {
 
 func FuzzParseChangelog(f *testing.F) {
 	f.Add(twoReleases)
-	f.Add("* Mon Nov 23 2026 x - 1\n- y\n")
+	f.Add("* Mon Nov 23 2026 x <x@y> - 1\n- y\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		all, err := parseChangelog(text)
 		if err != nil {

@@ -188,15 +188,22 @@ func chglog(all []change) ([]byte, error) {
 	type note struct {
 		Note string `json:"note"`
 	}
+	// Without it nfpm writes entries for debs that dpkg cannot read.
+	type deb struct {
+		Distributions []string `json:"distributions"`
+		Urgency       string   `json:"urgency"`
+	}
 	type entry struct {
 		Semver   string    `json:"semver"`
 		Date     time.Time `json:"date"`
 		Packager string    `json:"packager"`
+		Deb      deb       `json:"deb"`
 		Changes  []note    `json:"changes"`
 	}
 	entries := make([]entry, 0, len(all))
 	for _, c := range all {
-		e := entry{Semver: fmt.Sprintf("%d-1", c.release), Date: c.date, Packager: c.who}
+		e := entry{Semver: fmt.Sprintf("%d-1", c.release), Date: c.date, Packager: c.who,
+			Deb: deb{Distributions: []string{"unstable"}, Urgency: "medium"}}
 		for _, n := range c.notes {
 			e.Changes = append(e.Changes, note{n})
 		}

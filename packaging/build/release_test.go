@@ -32,7 +32,7 @@ func newScratch(t *testing.T) *scratch {
 	patch := fmt.Sprintf(headerPatch, "one ABI")
 	s := &scratch{t: t, dir: writeFiles(t, map[string]string{
 		"packaging/scoutfs-notify.spec": "", "dkms/kernels.txt": "",
-		"packaging/changelog":   "* Mon Nov 23 2026 Somebody - 1\n- First.\n",
+		"packaging/changelog":   "* Mon Nov 23 2026 Somebody <some@body.invalid> - 1\n- First.\n",
 		"patches/RELEASE":       "1\n",
 		"patches/v1.9/base.txt": "v1.9\n", "patches/v1.9/0001-a.patch": patch,
 		"patches/v1.30/base.txt": "v1.30\n", "patches/v1.30/0001-a.patch": patch,

@@ -92,6 +92,7 @@ func TestNotifydRPM(t *testing.T) {
 	checkNotifyd(t, m, "1")
 	// A release number, not a semantic version that nfpm made up.
 	equal(t, "package", lines(m.sh("rpm -q scoutfs-notifyd")), []string{"scoutfs-notifyd-1-1.x86_64"})
+	contains(t, m.run("rpm", "-q", "--changelog", "scoutfs-notifyd"), " "+maintainer(t)+" - 1-1\n- First release: ")
 
 	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a", "scoutfs-notifyd@mnt-b")
 	links := func() []string { return lines(m.sh("find /etc/systemd -name '*scoutfs*'")) }
@@ -127,6 +128,14 @@ func TestNotifydDeb(t *testing.T) {
 	dpkg := func(args ...string) { m.run(append([]string{"dpkg"}, args...)...) }
 	before := files(m)
 	dpkg("-i", deb(first))
+	who := maintainer(t)
+	equal(t, "maintainer", lines(m.run("dpkg-query", "-W", "-f", "${Maintainer}\\n", "scoutfs-notifyd")), []string{who})
+	// Whatever it cannot read, it warns of and goes on.
+	out := m.sh("zcat /usr/share/doc/scoutfs-notifyd/changelog.Debian.gz > /tmp/changelog; dpkg-parsechangelog -l /tmp/changelog")
+	contains(t, out, "Source: scoutfs-notifyd\n", "Version: 1-1\n", "Distribution: unstable\n", "Maintainer: "+who+"\n", "   * First release: ")
+	if strings.Contains(out, "warning") {
+		t.Errorf("dpkg-parsechangelog: %s", out)
+	}
 	equal(t, "dpkg -V", lines(m.sh("dpkg -V scoutfs-notifyd")), nil)
 	checkNotifyd(t, m, "1")
 	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a")
@@ -134,6 +143,25 @@ func TestNotifydDeb(t *testing.T) {
 	checkNotifyd(t, m, "2")
 	dpkg("--purge", "scoutfs-notifyd")
 	equal(t, "files after removal", files(m), before)
+}
+
+// maintainer returns who packaging/changelog says released, with the address.
+func maintainer(t *testing.T) string {
+	t.Helper()
+	repo, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(repo, "packaging", "changelog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All have been the same.
+	found := regexp.MustCompile(`^\* \w+ \w+ \d+ \d+ (.+) - \d+\n`).FindStringSubmatch(string(text))
+	if found == nil {
+		t.Fatalf("packaging/changelog begins with no release:\n%s", text)
+	}
+	return found[1]
 }
 
 // checkNotifyd holds an installed package against what it promises.

@@ -23,7 +23,7 @@ const suite = "bookworm"
 // headers, and the tools that check what was built. No sparse: DKMS must do
 // without.
 var rootPackages = []string{
-	"createrepo-c", "dkms", "dnf", "gcc", "git", "kmod", "libc6-dev", "make", "man-db", "mandoc", "patch", "rpm", "rpmlint",
+	"createrepo-c", "dkms", "dnf", "dpkg-dev", "gcc", "git", "kmod", "libc6-dev", "make", "man-db", "mandoc", "patch", "rpm", "rpmlint",
 	"systemd", "linux-headers-amd64", "linux-headers-cloud-amd64",
 }
 
