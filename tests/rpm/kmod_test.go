@@ -35,7 +35,8 @@ var buildOnce = struct {
 }{}
 
 // The releases of the stand-in's series: first and second are good, broken has
-// code that does not compile.
+// code that does not compile for the first of the root's kernels. The second, which
+// is for clouds, has no sound.
 const first, second, broken = 1, 2, 3
 
 func repoOf(release int) string { return fmt.Sprintf("%s/dist%d", workDir, release) }
@@ -58,7 +59,7 @@ func buildStandin(t *testing.T) {
 	s.writeSeries("series1", first, nil)
 	s.writeSeries("series2", second, nil)
 	s.writeSeries("series3", broken, func(string) {
-		s.write("kmod/src/describe.c", standinDescribe+"#error \"broken on purpose\"\n")
+		s.write("kmod/src/describe.c", standinDescribe+"#if IS_ENABLED(CONFIG_SOUND)\n#error \"broken on purpose\"\n#endif\n")
 	})
 	compileBuild(t, filepath.Join(dir, "build"))
 
@@ -77,7 +78,7 @@ Release: 1
 Summary: Names of what Debian packages provide
 License: none
 BuildArch: noarch
-Provides: dkms = 3.0.10, gcc, make, systemd, /bin/sh
+Provides: dkms = 3.0.10, gcc, make, elfutils-libelf-devel, systemd, /bin/sh
 %description
 Names.
 %files
@@ -200,7 +201,14 @@ func check(m *machine, pkg string, release int, inKernels ...string) {
 		want = []string{fmt.Sprintf("/var/lib/dkms/scoutfs-notify/%s.%d", version, release)}
 		equal(m.t, "rpm -V", lines(m.sh("rpm -V "+pkg)), nil)
 	}
+	equal(m.t, "kept logs", keptLogs(m), nil)
 	equal(m.t, "dkms versions", lines(m.sh("find /var/lib/dkms -mindepth 2 -maxdepth 2 -path '*scoutfs*' ! -name 'kernel-*'")), want)
+}
+
+// keptLogs lists the compilers' output that failed installations kept.
+func keptLogs(m *machine) []string {
+	m.t.Helper()
+	return lines(m.sh("find /var/log -name '*scoutfs*'"))
 }
 
 func lines(out string) []string {
@@ -239,7 +247,7 @@ func files(m *machine) []string {
 	m.t.Helper()
 	return lines(m.sh(`find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var/tmp -o -path ` + workDir + ` \
 		-o -path /var/log -o -path /var/cache -o -path /var/lib/rpm -o -path /var/lib/dnf -o -path /root \
-		-o -path /run -o -path '/var/lib/dkms/mok.*' \) -prune -o -print`))
+		-o -path /run/systemd -o -path '/var/lib/dkms/mok.*' \) -prune -o -print`))
 }
 
 // TestKmodLife takes one machine through what an admin does to the package: two
@@ -387,23 +395,53 @@ func TestKmodOtherKernel(t *testing.T) {
 	bringBack()
 }
 
+// One kernel's failure is loud, and what the compiler said is kept: dkms deletes it
+// when it builds for the next kernel, which succeeds.
 func TestKmodCompileFailure(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
 	ks := kernels(m)
-	hideKernel(m, ks[1])
-	const log = "/var/lib/dkms/scoutfs-notify/9.1.3/build/make.log"
+	log := "/var/log/scoutfs-notify-9.1.3-" + ks[0] + ".log"
 	out, _ := tryDnf(m, broken, "install", kmod91)
-	contains(t, out, "ERROR: THE MODULE WAS NOT BUILT FOR KERNEL "+ks[0], log, "scriptlet failed")
-	contains(t, m.run("cat", log), "broken on purpose")
-	equal(t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), nil)
+	contains(t, out, "ERROR: THE MODULE WAS NOT BUILT FOR KERNEL "+ks[0], "Compiler output: "+log, "scriptlet failed",
+		kmod91+": module built and installed for kernel "+ks[1])
+	if strings.Contains(out, "/build/make.log") {
+		t.Errorf("the output names a file that dkms deletes:\n%s", out)
+	}
+	contains(t, m.run("cat", log), "for kernel "+ks[0], "broken on purpose")
+	equal(t, "kept logs", keptLogs(m), []string{log})
+	equal(t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), []string{"/lib/modules/" + ks[1] + "/extra/scoutfs.ko"})
 	equal(t, "rpm -V", lines(m.sh("rpm -V "+kmod91)), nil)
 
 	// The way out: another release, or none.
 	dnf(m, second, "downgrade", kmod91)
-	check(m, kmod91, second, ks[0])
+	check(m, kmod91, second, ks...)
 	tryDnf(m, broken, "upgrade", kmod91)
+	equal(t, "kept logs", keptLogs(m), []string{log})
 	dnf(m, broken, "remove", kmod91)
+	check(m, "", 0)
+}
+
+// A failure before anything is compiled has no log, and none is named.
+func TestKmodDkmsFailure(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, packages(t)...)
+	m.sh(`mv /usr/sbin/dkms /usr/sbin/real-dkms
+cat > /usr/sbin/dkms <<'END'
+#!/bin/sh
+case $1 in
+install) echo "Error! as asked for"; exit 6 ;;
+esac
+exec real-dkms "$@"
+END
+chmod +x /usr/sbin/dkms`)
+	out, _ := tryDnf(m, first, "install", kmod91)
+	contains(t, out, "Error! as asked for", "(dkms exit code 6)", "There is no compiler output", "scriptlet failed")
+	if strings.Contains(out, "/var/log/scoutfs") || strings.Contains(out, "make.log") {
+		t.Errorf("the output names a log:\n%s", out)
+	}
+	check(m, kmod91, first)
+	dnf(m, first, "remove", kmod91)
 	check(m, "", 0)
 }
 
@@ -490,23 +528,43 @@ func TestBadPatch(t *testing.T) {
 	contains(t, out, "0002-call-the-hooks.patch", "(%prep)")
 }
 
-// The compile check of the spec, asked for and not to be had, and for real.
+// The compile check of the spec, asked for and not to be had, and for real: for the
+// headers that are named, and for all that are installed where EL installs them.
 func TestCompileCheck(t *testing.T) {
 	t.Parallel()
 	packages(t)
 	m := builder(t, buildOnce.dir)
-	headers := "KERNEL_SRC=/lib/modules/" + kernels(m)[0] + "/build"
-	if out, err := tryBuild(m, first, []string{headers, "DIST_DIR=/out"}, "rpm", "v9.1"); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	ks := kernels(m)
+	// Of two kernels the broken release does not compile for the first.
+	try := func(release int, fails string, env ...string) {
+		t.Helper()
+		out, err := tryBuild(m, release, append(env, "DIST_DIR=/out"), "rpm", "v9.1")
+		if fails == "" {
+			if err != nil {
+				t.Errorf("release %d, %v: %v\n%s", release, env, err, out)
+			}
+			return
+		}
+		if err == nil {
+			t.Errorf("release %d, %v: built, but should fail with %q", release, env, fails)
+		}
+		contains(t, out, fails, "(%check)")
 	}
-	out, err := tryBuild(m, broken, []string{headers, "DIST_DIR=/out"}, "rpm", "v9.1")
-	if err == nil {
-		t.Error("a package that does not compile was built")
+	headers := func(kernel string) string { return "/lib/modules/" + kernel + "/build" }
+	try(first, "", "KERNEL_SRC="+headers(ks[0]))
+	try(broken, "broken on purpose", "KERNEL_SRC="+headers(ks[0]))
+	const none = "no kernel headers to compile against"
+	try(first, none, "KERNEL_SRC=/nowhere")
+
+	try(first, none, "COMPILE_CHECK=1")
+	install := func(kernel string) {
+		m.sh("mkdir -p /usr/src/kernels; ln -s $(readlink -f " + headers(kernel) + ") /usr/src/kernels/" + kernel)
 	}
-	contains(t, out, "broken on purpose", "(%check)")
-	out, err = tryBuild(m, first, []string{"KERNEL_SRC=/nowhere", "DIST_DIR=/out"}, "rpm", "v9.1")
-	if err == nil {
-		t.Error("a check without headers succeeded")
-	}
-	contains(t, out, "no kernel headers to compile against")
+	install(ks[1])
+	try(broken, "", "COMPILE_CHECK=1")
+	install(ks[0])
+	try(broken, "broken on purpose", "COMPILE_CHECK=1")
+	try(first, "", "COMPILE_CHECK=1")
+	// Those that are named go before those that are there.
+	try(broken, "", "COMPILE_CHECK=1", "KERNEL_SRC="+headers(ks[1]))
 }

@@ -8,16 +8,23 @@ import "testing"
 // that the real one was tried with, and rebuilds in the machine as it is.
 const rebuilder = `#!/bin/sh
 set -eu
-[ "$1 $3 $5" = "--root --resultdir --rebuild" ]
-[ $# -eq 6 ] && [ -f "$2" ] && [ -f "$6" ]
+[ "$1 $3" = "--root --resultdir" ] && [ -f "$2" ]
 mkdir -p "$4"
+results=$4
+shift 4
+with=
+if [ "$1 $2" = "--with compile_check" ]; then
+	with="$1 $2"
+	shift 2
+fi
+[ $# -eq 2 ] && [ "$1" = --rebuild ] && [ -f "$2" ]
 if [ -e /fail ]; then
-	echo "error: as asked for" > "$4/build.log"
+	echo "error: as asked for" > "$results/build.log"
 	exit 1
 fi
-rpmbuild --rebuild --nodeps --define "_topdir /tmp/mock" --define "_rpmdir $4" \
-	--define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" "$6" > "$4/build.log" 2>&1
-cp "$6" "$4"
+rpmbuild --rebuild --nodeps $with --define "_topdir /tmp/mock" --define "_rpmdir $results" \
+	--define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" "$2" > "$results/build.log" 2>&1
+cp "$2" "$results"
 `
 
 // What mock rebuilds lands in dist, and holds what "build rpm" packages.
@@ -35,8 +42,22 @@ func TestMock(t *testing.T) {
 		}
 		equal(t, "files of packages", content("/out/"+chroot), content(repoOf(first)))
 	}
+	// Only what is named, and compiled before it is packaged.
+	if out, err := tryBuild(m, first, []string{"DIST_DIR=/out/one"}, "mock", "el9", "v9.2"); err != nil {
+		t.Fatalf("build mock el9 v9.2: %v\n%s", err, out)
+	}
+	equal(t, "packages", lines(m.sh("ls /out/one")), []string{kmod92 + "-9.2-1.noarch.rpm", kmod92 + "-9.2-1.src.rpm"})
+	m.sh("mkdir -p /usr/src/kernels; ln -s $(readlink -f /lib/modules/" + kernels(m)[0] + "/build) /usr/src/kernels/")
+	if out, err := tryBuild(m, broken, []string{"DIST_DIR=/out/unchecked"}, "mock", "el9", "v9.1"); err != nil {
+		t.Errorf("without the compile check: %v\n%s", err, out)
+	}
+	out, err := tryBuild(m, broken, []string{"DIST_DIR=/out/checked", "COMPILE_CHECK=1"}, "mock", "el9", "v9.1")
+	if err == nil {
+		t.Error("mock packaged what does not compile")
+	}
+	contains(t, out, "rebuild scoutfs-notify-kmod-v9.1-9.1-3.src.rpm in el9", "(%check)")
 	m.sh("touch /fail")
-	out, err := tryBuild(m, first, []string{"DIST_DIR=/out"}, "mock", "el9")
+	out, err = tryBuild(m, first, []string{"DIST_DIR=/out"}, "mock", "el9")
 	if err == nil {
 		t.Error("mock failed and build did not")
 	}
