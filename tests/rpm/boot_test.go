@@ -48,11 +48,16 @@ find sysinit.target.wants -type l ! -name '*journal*' ! -name systemd-tmpfiles-s
 mount --bind / /mnt
 mkfs.ext4 -q -O ^has_journal -d /mnt /image/root 1G`)
 
+	enable := filepath.Join(image, "enable.sh")
+	if err := os.WriteFile(enable, []byte(readREADME(t).enable), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	vm.Run(t, vm.Config{
 		Kernel:  k,
 		Timeout: 10 * time.Minute,
 		Root:    filepath.Join(image, "root"),
 		Files: map[string]vm.File{
+			guest.Enable:  {Source: enable},
 			guest.Upgrade: {Source: filepath.Join(dir, fmt.Sprint(second), fmt.Sprintf("scoutfs-notifyd-%d-1.x86_64.rpm", second))},
 		},
 	}, vm.BuildTest(t, "./rpm/guest"), "-test.v")

@@ -6,7 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	supported "git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
@@ -28,41 +31,122 @@ func TestScoutFS(t *testing.T) {
 	if source, err = filepath.Abs(source); err != nil {
 		t.Fatal(err)
 	}
+	dist := buildPackages(t, versions, "SCOUTFS_SRC="+source)
+	m := newMachine(t, append(others, bind{Source: dist, Target: distDir})...)
+	installAsREADME(m, versions, addKernel(m, kernel(t, "debian11")))
+}
+
+// TestREADME does the same with the stand-in's versions, for the kernels of the root.
+func TestREADME(t *testing.T) {
+	t.Parallel()
+	others := packages(t)
+	versions := []string{"v9.1", "v9.2"}
+	dist := buildPackages(t, versions, "SCOUTFS_SRC="+buildOnce.dir+"/upstream", "PATCHES_DIR="+buildOnce.dir+"/series1")
+	// Both versions and the daemon, for two architectures and as source.
+	names := strings.Fields(host(t, dist, "sh", "-c", "ls *.rpm *.deb"))
+	if len(names) != 8 {
+		t.Errorf("make packages made %d packages instead of 8: %v", len(names), names)
+	}
+	m := newMachine(t, append(others, bind{Source: dist, Target: distDir})...)
+	installAsREADME(m, versions, kernels(m)...)
+}
+
+// distDir is what "make packages" made, in a machine.
+const distDir = "/srv/dist"
+
+// buildPackages does what "make packages" does, and returns its dist/.
+func buildPackages(t *testing.T, versions []string, env ...string) string {
+	t.Helper()
 	repo, err := vm.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dist := filepath.Join(runDir(t), "dist")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(buildOnce.dir, "build"), "packages")
+	dist, err := os.MkdirTemp(runDir(t), "dist-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(buildOnce.dir, "build"), append([]string{"packages"}, versions...)...)
 	cmd.Dir = repo
-	cmd.Env = append(os.Environ(), "SCOUTFS_SRC="+source, "DIST_DIR="+dist)
+	cmd.Env = append(append(os.Environ(), "DIST_DIR="+dist), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build packages: %v\n%s", err, out)
 	}
+	return dist
+}
 
-	const from = "/path/to/dist" // as the README has it
-	m := newMachine(t, append(others, bind{Source: dist, Target: from})...)
-	k := addKernel(m, kernel(t, "debian11"))
-	dnf := func(args ...string) string {
-		m.t.Helper()
-		return m.run(append([]string{"dnf", "-y", "--releasever=9",
-			"--repofrompath", "others," + workDir + "/others",
-			"--repofrompath", "scoutfs-notify," + from, "--nogpgcheck"}, args...)...)
+// readme is how the README tells to install: the version that it takes for an example,
+// the commands that install, with distDir put in, and those that start the daemon.
+type readme struct{ version, install, enable string }
+
+var (
+	readmeBlockRE   = regexp.MustCompile("(?ms)^```sh\n(dnf install .*?)^```$")
+	readmeVersionRE = regexp.MustCompile(`scoutfs-notify-kmod-(v[0-9.]+)`)
+	readmePathRE    = regexp.MustCompile(`(--repofrompath[ =][a-z-]+,)\S+`)
+)
+
+// readREADME takes the commands out of the README.
+func readREADME(t *testing.T) readme {
+	t.Helper()
+	repo, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
 	}
-	dnf("install", "names-of-debian")
-	release := 0
-	for i, v := range versions {
-		pkg := "scoutfs-notify-kmod-" + v
-		if i == 0 {
-			dnf("install", pkg, "scoutfs-notifyd")
-			release = releaseOf(t, m, pkg)
-		} else {
-			dnf("swap", "scoutfs-notify-kmod-"+versions[i-1], pkg)
-		}
-		check(m, pkg, release, k)
+	text, err := os.ReadFile(filepath.Join(repo, "README.md"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, section, ok := strings.Cut(string(text), "\n## Install\n")
+	if !ok {
+		t.Fatal("README.md has no section Install")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	blocks := readmeBlockRE.FindAllStringSubmatch(section, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("README.md has %d blocks that begin with dnf install, not one:\n%s", len(blocks), section)
+	}
+	commands := readmePathRE.ReplaceAllString(blocks[0][1], "${1}"+distDir)
+	versions := readmeVersionRE.FindAllStringSubmatch(commands, -1)
+	i := strings.Index(commands, "\nsystemctl ") + 1
+	if len(versions) != 1 || strings.Count(commands, distDir) != 1 || i == 0 {
+		t.Fatalf("README.md does not install one module from one folder and start the daemon:\n%s", commands)
+	}
+	return readme{version: versions[0][1], install: commands[:i], enable: commands[i:]}
+}
+
+// installAsREADME runs the README's commands that install (nothing runs here that could
+// start the daemon; tests/rpm/guest has a machine for the others), then swaps from version to version and
+// removes all.
+func installAsREADME(m *machine, versions []string, inKernels ...string) {
+	t := m.t
+	t.Helper()
+	r := readREADME(t)
+	installed := r.version
+	if !slices.Contains(versions, installed) {
+		installed = versions[0]
+		t.Logf("installing %s, the README takes %s for an example", installed, r.version)
+	}
+	dnf := func(args ...string) {
+		t.Helper()
+		m.run(append([]string{"dnf", "--repofrompath", "scoutfs-notify," + distDir, "--nogpgcheck"}, args...)...)
+	}
+	// What an admin answers, and the requirements that are packages of Debian here.
+	m.sh("echo assumeyes=1 >> /etc/dnf/dnf.conf; echo 9 > /etc/dnf/vars/releasever")
+	m.run("dnf", "--repofrompath", "others,"+workDir+"/others", "--nogpgcheck", "install", "names-of-debian")
+
+	m.sh(strings.Replace(r.install, r.version, installed, 1))
+	release := releaseOf(t, m, "scoutfs-notify-kmod-"+installed)
+	check(m, "scoutfs-notify-kmod-"+installed, release, inKernels...)
 	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)
-	dnf("remove", "scoutfs-notifyd", "scoutfs-notify-kmod-"+versions[len(versions)-1])
+
+	for _, v := range versions {
+		if v == installed || t.Failed() {
+			continue
+		}
+		dnf("swap", "scoutfs-notify-kmod-"+installed, "scoutfs-notify-kmod-"+v)
+		installed = v
+		check(m, "scoutfs-notify-kmod-"+installed, release, inKernels...)
+	}
+	dnf("remove", "scoutfs-notifyd", "scoutfs-notify-kmod-"+installed)
 	check(m, "", 0)
 }
 

@@ -5,5 +5,9 @@
 // host they are skipped.
 package guest
 
+// Enable is the script, in the machine, with which the README starts the daemon for
+// what is mounted at /mnt/scoutfs.
+const Enable = "/root/enable.sh"
+
 // Upgrade is the daemon's package of the next release, in the machine.
 const Upgrade = "/root/upgrade.rpm"

@@ -248,7 +248,7 @@ func TestMachine(t *testing.T) {
 func TestPlainMount(t *testing.T) {
 	f := newFS(t, "scoutfs", 0xa1)
 	f.mount()
-	systemctl(t, "enable", "--now", "scoutfs-notifyd@mnt-scoutfs")
+	run(t, "sh", "-eu", Enable)
 	f.await("active")
 	c := f.tail()
 	c.sees("one")
@@ -275,8 +275,9 @@ func TestPlainMount(t *testing.T) {
 	systemctl(t, "start", f.unit)
 	f.tail().sees("three")
 
-	// Enough unmounts and mounts to meet a daemon that is just starting.
-	for range 3 {
+	// Enough unmounts and mounts to meet a daemon that is just starting, and more
+	// starts than systemd's default allows.
+	for range 7 {
 		f.umount()
 		f.mount()
 	}
@@ -349,6 +350,26 @@ func TestNoScoutFS(t *testing.T) {
 	if out, _ := try("journalctl", "--no-pager", "-u", f.unit); !strings.Contains(out, "not a mounted ScoutFS") {
 		t.Errorf("the journal does not tell why:\n%s", out)
 	}
+}
+
+// Another reader has the file system: the daemon comes when that is gone.
+func TestBusy(t *testing.T) {
+	f := newFS(t, "busy", 0xc2)
+	f.mount()
+	reader, err := notify.Attach(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if out, err := try("systemctl", "enable", "--now", f.unit); err == nil {
+		t.Errorf("started with another reader there: %s", out)
+	}
+	until(t, "another try that fails", func() bool {
+		return f.property("NRestarts") != "0" && f.property("ExecMainStatus") == "75"
+	})
+	reader.Close()
+	f.await("active")
+	f.tail().sees("file")
 }
 
 // A daemon that hangs is replaced; one that is idle is not.
@@ -536,4 +557,47 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("installed is %s", out)
 	}
 	f.tail().sees("file")
+}
+
+// The daemon's package is removed under a running, enabled instance. It must be the
+// last test.
+func TestRemove(t *testing.T) {
+	f := newFS(t, "gone", 0xf1)
+	f.mount()
+	systemctl(t, "enable", "--now", f.unit)
+	links := func() []string {
+		found, err := filepath.Glob("/etc/systemd/system/*/scoutfs-notifyd@*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if got := links(); len(got) != 1 {
+		t.Fatalf("links %v, want one", got)
+	}
+	c := f.tail()
+	c.sees("file")
+
+	run(t, "rpm", "-e", "scoutfs-notifyd")
+	c.ends()
+	f.await("inactive")
+	if got := links(); len(got) != 0 {
+		t.Errorf("links that are left: %v", got)
+	}
+	for _, path := range []string{f.socket(), "/run/scoutfs", "/usr/lib/systemd/system/scoutfs-notifyd@.service"} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+	if got := f.property("LoadState"); got != "not-found" {
+		t.Errorf("systemd still knows the unit: %s", got)
+	}
+	// The mount is nobody's business but its owner's.
+	if text, err := os.ReadFile(filepath.Join(f.dir, "file")); err != nil || string(text) != "text" {
+		t.Errorf("read a file: %q, %v", text, err)
+	}
+	if _, err := notify.Statfs(f.dir); err != nil {
+		t.Error(err)
+	}
+	f.umount()
 }
