@@ -275,9 +275,12 @@ func TestPlainMount(t *testing.T) {
 	systemctl(t, "start", f.unit)
 	f.tail().sees("three")
 
-	// Enough unmounts and mounts to meet a daemon that is just starting, and more
-	// starts than systemd's default allows.
-	for range 7 {
+	// Enough unmounts and mounts to meet a daemon that is just starting. An emulated
+	// machine is too slow to make more starts than systemd's default allows.
+	if got := f.property("StartLimitIntervalUSec"); got != "0" {
+		t.Errorf("starts are limited in %s, which quick remounts would run into", got)
+	}
+	for range 3 {
 		f.umount()
 		f.mount()
 	}
@@ -460,7 +463,8 @@ func TestUpgrade(t *testing.T) {
 					continue
 				case err == nil:
 					return fmt.Errorf("a record that nobody made: %+v", rec)
-				case !errors.Is(err, io.EOF):
+				// Who connects to the daemon that goes may be turned away instead.
+				case !errors.Is(err, io.EOF) && !errors.Is(err, notify.ErrRefused):
 					return err
 				}
 				client.Close()
@@ -506,7 +510,14 @@ func TestUpgrade(t *testing.T) {
 		pid := f.property("MainPID")
 		return f.property("ActiveState") == "active" && pid != before && pid != "0"
 	})
-	until(t, "the client is back", func() bool { return f.hasClient(os.Getpid()) })
+	until(t, "the client is back", func() bool {
+		select {
+		case err := <-received:
+			t.Fatalf("the client ended: %v", err)
+		default:
+		}
+		return f.hasClient(os.Getpid())
+	})
 	close(quit)
 	load.Wait()
 	// These come when the client is back for sure, and end it.
