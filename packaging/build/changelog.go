@@ -20,7 +20,7 @@ import (
 //
 // where the last number is the release N. (The first line starts with a star.)
 type change struct {
-	date    time.Time // noon UTC, as rpm takes it
+	date    time.Time // midnight UTC, as rpm takes it from 4.16 on
 	who     string    // with an address, which dpkg cannot do without
 	release int
 	notes   []string // one a dash, joined to a line
@@ -89,7 +89,7 @@ func parseChangeHead(s string) (change, error) {
 	if !ok || !whoRE.MatchString(who) || err != nil || release < 1 {
 		return change{}, fmt.Errorf("%q must end in NAME <ADDRESS> - RELEASE", s)
 	}
-	return change{date: date.Add(12 * time.Hour), who: who, release: release}, nil
+	return change{date: date, who: who, release: release}, nil
 }
 
 // rpmChangelog writes the changelog for a spec, each release number as that of

@@ -25,9 +25,9 @@ func TestParseChangelog(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []change{
-		{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), "Some Body <some@body.invalid>", 2,
+		{time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), "Some Body <some@body.invalid>", 2,
 			[]string{"Second: 100% better, in two lines.", "And more."}},
-		{time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), "Any Body <any@body.invalid>", 1, []string{"First."}},
+		{time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), "Any Body <any@body.invalid>", 1, []string{"First."}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)

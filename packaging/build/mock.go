@@ -19,7 +19,7 @@ const noMock = `mock is not installed:
 
 // mock rebuilds the source packages of the series in the chroot that
 // mock/CHROOT.cfg describes, and writes source packages and packages to dist.
-func (p *project) mock(ctx context.Context, chroot string, all []series) error {
+func (p *project) mock(ctx context.Context, chroot string, all []series) (err error) {
 	config := p.file("mock", chroot+".cfg")
 	if _, err := os.Stat(config); errors.Is(err, fs.ErrNotExist) || strings.Contains(chroot, "/") {
 		known, err := filepath.Glob(p.file("mock", "*.cfg"))
@@ -41,7 +41,13 @@ func (p *project) mock(ctx context.Context, chroot string, all []series) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() {
+		if err == nil {
+			os.RemoveAll(tmp)
+		} else {
+			os.Remove(tmp) // but not mock's logs, of which it has told
+		}
+	}()
 	// mock builds as a user of its own.
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
@@ -61,7 +67,8 @@ func (p *project) mock(ctx context.Context, chroot string, all []series) error {
 		cmd := exec.CommandContext(ctx, mock, append(args, "--rebuild", srpm)...)
 		cmd.Stdout, cmd.Stderr = p.out, os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("mock: rebuild %s in %s: %w\n%s", filepath.Base(srpm), chroot, err, lastLines(filepath.Join(results, "build.log"), 30))
+			return fmt.Errorf("mock: rebuild %s in %s: %w; its logs are in %s\n%s",
+				filepath.Base(srpm), chroot, err, results, lastLines(filepath.Join(results, "build.log"), 30))
 		}
 		if _, err := p.collect(filepath.Join(results, s.packageName()+"-*.noarch.rpm"), p.dist); err != nil {
 			return err
@@ -70,7 +77,7 @@ func (p *project) mock(ctx context.Context, chroot string, all []series) error {
 	return nil
 }
 
-// lastLines returns the end of a log, which is about to be deleted.
+// lastLines returns the end of a log.
 func lastLines(file string, n int) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
