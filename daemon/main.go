@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -52,6 +54,9 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 	// There is next to no garbage: what of it there is shall not make the heap
 	// grow to Go's first threshold, 4 MiB, which takes hours to show.
 	debug.SetGCPercent(10)
+	// Nor shall the kernel put a huge page under it: that would be a quarter of all
+	// the daemon's memory, whenever khugepaged gets round to it.
+	unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	// One goroutine does all the work; more processors would only give each a
 	// cache of memory.
 	runtime.GOMAXPROCS(1)
