@@ -461,6 +461,9 @@ func TestUpgrade(t *testing.T) {
 					default:
 					}
 					continue
+				case err == nil && rec.Type == notify.TypeOpen && rec.PID == uint32(os.Getpid()) && len(recs) == 0:
+					// The file's, which was still in the ring when the client came.
+					continue
 				case err == nil:
 					return fmt.Errorf("a record that nobody made: %+v", rec)
 				// Who connects to the daemon that goes may be turned away instead.
