@@ -6,6 +6,7 @@ package boot
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,7 +92,8 @@ func smoke(t *testing.T) []byte {
 
 func runGuest(t *testing.T, c vm.Config) {
 	t.Helper()
-	args := []string{"-test.v"}
+	// Before the machine's own limit, so that it can say where it hangs.
+	args := []string{"-test.v", fmt.Sprint("-test.timeout=", c.Timeout*3/4)}
 	if guestTests != "" {
 		args = append(args, "-test.run="+guestTests)
 	}

@@ -5,6 +5,7 @@ package guest
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -33,7 +34,22 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(envWorker); role != "" {
 		os.Exit(workerMain(role))
 	}
+	flag.Parse()
+	dumpTasks(flag.Lookup("test.timeout"))
 	os.Exit(m.Run())
+}
+
+// dumpTasks has the machine's kernel tell what all its tasks are doing, shortly
+// before a test that hangs is ended for taking too long.
+func dumpTasks(timeout *flag.Flag) {
+	const before = 20 * time.Second
+	limit, err := time.ParseDuration(timeout.Value.String())
+	if err != nil || limit <= before || os.Getenv(proto.EnvGuest) == "" {
+		return
+	}
+	time.AfterFunc(limit-before, func() {
+		os.WriteFile("/proc/sysrq-trigger", []byte("t"), 0)
+	})
 }
 
 // inGuest skips a test that does not run in a machine of tests/vm.
