@@ -136,6 +136,7 @@ func TestScoutFS(t *testing.T) {
 			patched, unpatched := scoutfs(t, k, version)
 			c := machine(t, k, patched.Module, unpatched.Module)
 			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+version)
+			c.Again = guest.MountHangs
 			c.Disks = patched.Config(k).Disks
 			c.Memory = patched.Config(k).Memory
 			c.Files["/bin/scoutfs"] = vm.File{Source: patched.Util, Mode: 0o755}

@@ -62,6 +62,10 @@ type Config struct {
 	CPUs   int    // 0 means 2
 	Append string // more of the kernel's command line
 
+	// Again is what a program says whose machine is of no use, through no fault of
+	// what is tested. Run boots it once more then, and says so.
+	Again string
+
 	// Timeout limits the machine's life, from the start of QEMU; 0 means 3
 	// minutes. The context's deadline holds as well.
 	Timeout time.Duration

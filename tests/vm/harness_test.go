@@ -105,7 +105,7 @@ func TestBootFails(t *testing.T) {
 // expected cannot be taken back.
 func TestRunFails(t *testing.T) {
 	if os.Getenv("VM_TEST_RUN_FAILS") != "" {
-		Run(t, Config{Kernel: kernel(t, KernelNames()[0])}, BuildTest(t, "./vm/testdata/broken"))
+		Run(t, Config{Kernel: kernel(t, KernelNames()[0]), Again: "boot me again"}, BuildTest(t, "./vm/testdata/broken"))
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRunFails$", "-test.v")
@@ -129,6 +129,9 @@ func TestRunFails(t *testing.T) {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("output lacks %q", want)
 		}
+	}
+	if n := bytes.Count(out, []byte("booting the machine again")); n != 1 {
+		t.Errorf("said %d times that it boots the machine again, not once", n)
 	}
 	if bytes.Contains(out, []byte("TestNeverRun")) {
 		t.Error("a test after the panic was reported")
