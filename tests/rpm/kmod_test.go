@@ -422,19 +422,19 @@ func TestKmodCompileFailure(t *testing.T) {
 	check(m, "", 0)
 }
 
-// A failure before anything is compiled has no log, and none is named.
-func TestKmodDkmsFailure(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	m.sh(`mv /usr/sbin/dkms /usr/sbin/real-dkms
-cat > /usr/sbin/dkms <<'END'
-#!/bin/sh
+// failingDkms takes dkms's place, and is it but for installing.
+const failingDkms = `#!/bin/sh
 case $1 in
 install) echo "Error! as asked for"; exit 6 ;;
 esac
 exec real-dkms "$@"
-END
-chmod +x /usr/sbin/dkms`)
+`
+
+// A failure before anything is compiled has no log, and none is named.
+func TestKmodDkmsFailure(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, packages(t)...)
+	m.sh("mv /usr/sbin/dkms /usr/sbin/real-dkms; cat > /usr/sbin/dkms <<'END'\n" + failingDkms + "END\nchmod +x /usr/sbin/dkms")
 	out, _ := tryDnf(m, first, "install", kmod91)
 	contains(t, out, "Error! as asked for", "(dkms exit code 6)", "There is no compiler output", "scriptlet failed")
 	if strings.Contains(out, "/var/log/scoutfs") || strings.Contains(out, "make.log") {
