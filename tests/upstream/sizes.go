@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+// smaller are the tests with sizes that an emulated machine is too slow for, up to
+// millions of files, and what is changed so that they take the same steps with
+// less. -full runs them as they are.
+var smaller = map[string][]edit{
+	"large-fragmented-free": {
+		{"tests", "EXTENTS_PER_LIST_BLOCK=8192", "EXTENTS_PER_LIST_BLOCK=82"},
+	},
+	"enospc": {
+		{"tests", "t_scratch_mkfs -A -m 10G", "t_scratch_mkfs -A -m 3G"},
+	},
+	"srch-basic-functionality": {
+		{"tests", "LOG=340000", "LOG=3400"},
+		{"tests", "LIM=1000000", "LIM=10000"},
+	},
+	"createmany-large-names": {
+		{"tests", "COUNT=100000", "COUNT=2000"},
+	},
+	"createmany-rename-large-dir": {
+		{"tests", "NR=$((298 * 4096))", "NR=$((298 * 40))"},
+		{"tests", "RENAMES=5000", "RENAMES=500"},
+		{"golden", "with 1220608 files", "with 11920 files"},
+		{"golden", "renaming 5000 files", "renaming 500 files"},
+	},
+	"createmany-parallel-mounts": {
+		{"tests", "COUNT=50000", "COUNT=2000"},
+	},
+	"archive-light-cycle": {
+		{"tests", "MAX_FILE_BYTES=$((1024 * 1024 * 1024))", "MAX_FILE_BYTES=$((8 * 1024 * 1024))"},
+	},
+}
+
+// An edit changes one place of a test, in the folder of scripts or of golden
+// outputs.
+type edit struct {
+	folder   string
+	old, new string
+}
+
+// shrink has the tests of order run with less.
+func shrink(files map[string]vm.File, tree string, order []string) error {
+	for _, name := range order {
+		for _, e := range smaller[name] {
+			path := filepath.Join("tests", e.folder, name)
+			if e.folder == "tests" {
+				path += ".sh"
+			}
+			guest := "/upstream/" + path
+			file := files[guest]
+			if file.Data == nil {
+				data, err := os.ReadFile(filepath.Join(tree, path))
+				if err != nil {
+					return fmt.Errorf("make a test smaller: %w", err)
+				}
+				file = vm.File{Data: data, Mode: file.Mode}
+			}
+			if n := strings.Count(string(file.Data), e.old); n != 1 {
+				return fmt.Errorf("make %s smaller: it has %q %d times, not once; change tests/upstream/sizes.go, or run it with -full", path, e.old, n)
+			}
+			file.Data = []byte(strings.Replace(string(file.Data), e.old, e.new, 1))
+			files[guest] = file
+		}
+	}
+	return nil
+}
