@@ -11,9 +11,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// smaller are the tests with sizes that an emulated machine is too slow for, up to
-// millions of files, and what is changed so that they take the same steps with
-// less. -full runs them as they are.
+// smaller are the tests that make up to millions of files, or start tens of
+// thousands of programs, which takes an emulated machine too long, and what is
+// changed so that they take the same steps with less. -full runs them as they are.
 var smaller = map[string][]edit{
 	"large-fragmented-free": {
 		{"tests", "EXTENTS_PER_LIST_BLOCK=8192", "EXTENTS_PER_LIST_BLOCK=82"},
@@ -24,6 +24,16 @@ var smaller = map[string][]edit{
 	"srch-basic-functionality": {
 		{"tests", "LOG=340000", "LOG=3400"},
 		{"tests", "LIM=1000000", "LIM=10000"},
+	},
+	"totl-xattr-tag": {
+		{"tests", "NR=5000", "NR=500"},
+	},
+	"totl-merge-read": {
+		{"tests", "for i in $(seq 1 2500); do : >", "for i in $(seq 1 250); do : >"},
+		{"tests", "for i in $(seq 1 2500); do\n", "for i in $(seq 1 250); do\n"},
+	},
+	"stage-release-race-alloc": {
+		{"tests", "for r in $(seq 1 1000)", "for r in $(seq 1 100)"},
 	},
 	"createmany-large-names": {
 		{"tests", "COUNT=100000", "COUNT=2000"},
