@@ -19,7 +19,7 @@ var smaller = map[string][]edit{
 		{"tests", "EXTENTS_PER_LIST_BLOCK=8192", "EXTENTS_PER_LIST_BLOCK=82"},
 	},
 	"enospc": {
-		{"tests", "t_scratch_mkfs -A -m 10G", "t_scratch_mkfs -A -m 3G"},
+		{"tests", "t_scratch_mkfs -A -m 10G", "t_scratch_mkfs -A -m 6G"},
 	},
 	"srch-basic-functionality": {
 		{"tests", "LOG=340000", "LOG=3400"},
