@@ -33,7 +33,7 @@ var smaller = map[string][]edit{
 		{"tests", "for i in $(seq 1 2500); do\n", "for i in $(seq 1 250); do\n"},
 	},
 	"stage-release-race-alloc": {
-		{"tests", "for r in $(seq 1 1000)", "for r in $(seq 1 100)"},
+		{"tests", "for r in $(seq 1 1000)", "for r in $(seq 1 40)"},
 	},
 	"createmany-large-names": {
 		{"tests", "COUNT=100000", "COUNT=2000"},
