@@ -11,8 +11,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// smaller are the tests that make up to millions of files, or start tens of
-// thousands of programs, which takes an emulated machine too long, and what is
+// smaller are the tests that make up to millions of files, start tens of
+// thousands of programs or write gigabytes, which takes an emulated machine too long, and what is
 // changed so that they take the same steps with less. -full runs them as they are.
 var smaller = map[string][]edit{
 	"large-fragmented-free": {
@@ -34,6 +34,10 @@ var smaller = map[string][]edit{
 	},
 	"stage-release-race-alloc": {
 		{"tests", "for r in $(seq 1 1000)", "for r in $(seq 1 40)"},
+	},
+	"stage-multi-part": {
+		{"tests", "FILE_BYTES=$((4 * 1024 * 1024 * 1024))", "FILE_BYTES=$((256 * 1024 * 1024))"},
+		{"tests", "FRAG_BYTES=$((128 * 1024 * 1024))", "FRAG_BYTES=$((8 * 1024 * 1024))"},
 	},
 	"createmany-large-names": {
 		{"tests", "COUNT=100000", "COUNT=2000"},
