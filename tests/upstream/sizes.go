@@ -12,8 +12,9 @@ import (
 )
 
 // smaller are the tests that make up to millions of files, start tens of
-// thousands of programs or write gigabytes, which takes an emulated machine too long, and what is
-// changed so that they take the same steps with less. -full runs them as they are.
+// thousands of programs or write gigabytes, which takes an emulated machine too
+// long, and what is changed so that they take the same steps with less. -full runs
+// them as they are.
 var smaller = map[string][]edit{
 	"large-fragmented-free": {
 		{"tests", "EXTENTS_PER_LIST_BLOCK=8192", "EXTENTS_PER_LIST_BLOCK=82"},
