@@ -9,7 +9,7 @@ package main
 import (
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,12 +32,9 @@ import (
 var (
 	//go:embed run.sh
 	runScript []byte
-	//go:embed standin-make
-	standinMake []byte
-	//go:embed standin-modprobe
-	standinModprobe []byte
-	//go:embed standin-sleep
-	standinSleep []byte
+	// Programs that take the place of the root's own, by their names.
+	//go:embed standin-*
+	standins embed.FS
 )
 
 // leftOut are the tests that cannot run in such a machine, and why.
@@ -197,9 +194,17 @@ func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
 		}
 	}
 	files["/run.sh"] = vm.File{Data: runScript, Mode: 0o755}
-	files["/standin/make"] = vm.File{Data: standinMake, Mode: 0o755}
-	files["/standin/modprobe"] = vm.File{Data: standinModprobe, Mode: 0o755}
-	files["/standin/sleep"] = vm.File{Data: standinSleep, Mode: 0o755}
+	programs, err := standins.ReadDir(".")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range programs {
+		data, err := standins.ReadFile(p.Name())
+		if err != nil {
+			return nil, err
+		}
+		files["/standin/"+strings.TrimPrefix(p.Name(), "standin-")] = vm.File{Data: data, Mode: 0o755}
+	}
 
 	fmt.Fprintf(os.Stderr, "upstream: %s: running %d tests\n", name, len(order))
 	out := &watcher{name: name, start: time.Now()}
