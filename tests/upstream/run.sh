@@ -18,6 +18,9 @@ mkdir -p /root.d/upstream /root.d/standin
 mount -o bind /upstream /root.d/upstream
 mount -o bind /standin /root.d/standin
 ln -sf /proc/self/mounts /root.d/etc/mtab
+# A test copies the configurations of the installed kernels, of which the root has
+# none.
+uname -a >/root.d/boot/config-none
 
 # No udev here: device mapper makes its own nodes.
 export DM_DISABLE_UDEV=1 LC_ALL=C HOME=/root TERM=dumb
