@@ -36,6 +36,9 @@ var smaller = map[string][]edit{
 	"stage-release-race-alloc": {
 		{"tests", "for r in $(seq 1 1000)", "for r in $(seq 1 40)"},
 	},
+	"lock-ex-race-processes": {
+		{"tests", "COUNT=250", "COUNT=50"},
+	},
 	"stage-multi-part": {
 		{"tests", "FILE_BYTES=$((4 * 1024 * 1024 * 1024))", "FILE_BYTES=$((256 * 1024 * 1024))"},
 		{"tests", "FRAG_BYTES=$((128 * 1024 * 1024))", "FRAG_BYTES=$((8 * 1024 * 1024))"},
