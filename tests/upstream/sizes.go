@@ -43,11 +43,17 @@ var smaller = map[string][]edit{
 		{"tests", "FILE_BYTES=$((4 * 1024 * 1024 * 1024))", "FILE_BYTES=$((256 * 1024 * 1024))"},
 		{"tests", "FRAG_BYTES=$((128 * 1024 * 1024))", "FRAG_BYTES=$((8 * 1024 * 1024))"},
 	},
+	"createmany-large-names": {
+		{"tests", "COUNT=100000", "COUNT=2000"},
+	},
 	"createmany-rename-large-dir": {
 		{"tests", "NR=$((298 * 4096))", "NR=$((298 * 40))"},
 		{"tests", "RENAMES=5000", "RENAMES=500"},
 		{"golden", "with 1220608 files", "with 11920 files"},
 		{"golden", "renaming 5000 files", "renaming 500 files"},
+	},
+	"createmany-parallel-mounts": {
+		{"tests", "COUNT=50000", "COUNT=2000"},
 	},
 	"archive-light-cycle": {
 		{"tests", "MEM_MEGS=$((MEM_MEGS / 2))", "MEM_MEGS=$((MEM_MEGS / 100))"},
