@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -77,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.mounts, "mounts", 5, "`number` of mounts")
 	flags.IntVar(&s.quorum, "quorum", 3, "`number` of mounts that are quorum members")
 	// Emulated processors of two machines on two real ones mostly wait for one
-	// another: with two each, the suite takes twice the time and more.
+	// another: with two each, mmap takes twice its time and more.
 	flags.IntVar(&s.cpus, "cpus", 1, "`number` of processors of each machine")
 	flags.DurationVar(&s.timeout, "timeout", 4*time.Hour, "the time `limit` of each machine")
 	if err := flags.Parse(args); err != nil {
@@ -101,7 +102,8 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(r.count())
+		s.differences(os.Stdout, r)
+		fmt.Printf("\n%s\n", r.count())
 		return nil
 	}
 
@@ -137,18 +139,7 @@ func run(ctx context.Context, args []string) error {
 	fmt.Printf("\nScoutFS %s, Linux %s, %d mounts of one file system, %d of them quorum members\n\n",
 		*version, s.kernel.Version, s.mounts, s.quorum)
 	worse := compare(os.Stdout, unpatched, patched)
-	fmt.Println("\nleft out:")
-	for _, name := range sortedKeys(leftOut) {
-		fmt.Printf("  %s: %s\n", name, leftOut[name])
-	}
-	if !s.full {
-		fmt.Println("\nwith smaller sizes than upstream's, see tests/upstream/sizes.go:")
-		for _, name := range sortedKeys(smaller) {
-			if _, ok := unpatched.find(name); ok {
-				fmt.Println(" ", name)
-			}
-		}
-	}
+	s.differences(os.Stdout, unpatched)
 	fmt.Printf("\nunpatched: %s\npatched:   %s\n", unpatched.count(), patched.count())
 	if len(worse) > 0 {
 		return fmt.Errorf("worse with the patches: %s; logs in %s", strings.Join(worse, ", "), s.logs)
@@ -158,6 +149,24 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Println("no test is worse with the patches")
 	return nil
+}
+
+// differences writes how the run differed from upstream's own: what was left out
+// and, of the tests that ran, what was made smaller.
+func (s *suite) differences(w io.Writer, ran results) {
+	fmt.Fprintln(w, "\nleft out:")
+	for _, name := range sortedKeys(leftOut) {
+		fmt.Fprintf(w, "  %s: %s\n", name, leftOut[name])
+	}
+	if s.full {
+		return
+	}
+	fmt.Fprintln(w, "\nwith smaller sizes than upstream's, see tests/upstream/sizes.go:")
+	for _, name := range sortedKeys(smaller) {
+		if _, ok := ran.find(name); ok {
+			fmt.Fprintln(w, " ", name)
+		}
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {
