@@ -77,7 +77,7 @@ test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1
 test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCOUTFS_SRC=... [ONLY=regexp] [FULL=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
-	cd tests && go run ./upstream -version $(or $(VERSION),$(error set VERSION, such as v1.30)) $(if $(ONLY),-only '$(ONLY)') $(if $(FULL),-full)
+	cd tests && go run ./upstream -version $(or $(VERSION),$(error set VERSION, such as v1.30)) $(if $(value ONLY),-only '$(value ONLY)') $(if $(FULL),-full)
 
 # The series' tool, and the folder to build ScoutFS against.
 series = cd tools && go build -o ../bin/series ./series && cd .. && bin/series
