@@ -104,6 +104,9 @@ func run(ctx context.Context, args []string) error {
 		}
 		s.differences(os.Stdout, r)
 		fmt.Printf("\n%s\n", r.count())
+		if names := r.names("failed", noEnd, notRun); len(names) > 0 {
+			return fmt.Errorf("did not pass: %s; logs in %s", strings.Join(names, ", "), s.logs)
+		}
 		return nil
 	}
 
@@ -144,16 +147,16 @@ func run(ctx context.Context, args []string) error {
 	if len(worse) > 0 {
 		return fmt.Errorf("worse with the patches: %s; logs in %s", strings.Join(worse, ", "), s.logs)
 	}
-	if names := unpatched.incomplete(); len(names) > 0 {
+	if names := unpatched.names(noEnd, notRun); len(names) > 0 {
 		return fmt.Errorf("the unpatched run is no measure of %s: it did not get there; logs in %s", strings.Join(names, ", "), s.logs)
 	}
 	fmt.Println("no test is worse with the patches")
 	return nil
 }
 
-// differences writes how the run differed from upstream's own: what was left out
-// and, of the tests that ran, what was made smaller.
-func (s *suite) differences(w io.Writer, ran results) {
+// differences writes how a run differed from upstream's own: what was left out and
+// which of its tests were made smaller.
+func (s *suite) differences(w io.Writer, r results) {
 	fmt.Fprintln(w, "\nleft out:")
 	for _, name := range sortedKeys(leftOut) {
 		fmt.Fprintf(w, "  %s: %s\n", name, leftOut[name])
@@ -161,10 +164,11 @@ func (s *suite) differences(w io.Writer, ran results) {
 	if s.full {
 		return
 	}
-	fmt.Fprintln(w, "\nwith smaller sizes than upstream's, see tests/upstream/sizes.go:")
+	heading := "\nwith smaller sizes than upstream's, see tests/upstream/sizes.go:\n"
 	for _, name := range sortedKeys(smaller) {
-		if _, ok := ran.find(name); ok {
-			fmt.Fprintln(w, " ", name)
+		if _, ok := r.find(name); ok {
+			fmt.Fprintf(w, "%s  %s\n", heading, name)
+			heading = ""
 		}
 	}
 }

@@ -70,12 +70,11 @@ func (r results) complete(sequence []string, ended bool) results {
 	return out
 }
 
-// incomplete returns the tests that a machine should have run to their end and did
-// not.
-func (r results) incomplete() []string {
+// names returns the tests that ended with one of these verdicts.
+func (r results) names(verdicts ...string) []string {
 	var names []string
 	for _, x := range r {
-		if x.verdict == noEnd || x.verdict == notRun {
+		if slices.Contains(verdicts, x.verdict) {
 			names = append(names, x.name)
 		}
 	}
@@ -134,13 +133,7 @@ func compare(w io.Writer, unpatched, patched results) (worse []string) {
 func (r results) count() string {
 	var parts []string
 	for _, verdict := range []string{"passed", "failed", "skipped", noEnd, notRun} {
-		n := 0
-		for _, x := range r {
-			if x.verdict == verdict {
-				n++
-			}
-		}
-		if n > 0 {
+		if n := len(r.names(verdict)); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, verdict))
 		}
 	}

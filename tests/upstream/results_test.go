@@ -90,8 +90,8 @@ func TestComplete(t *testing.T) {
 	if want := "1 passed, 1 no end, 1 not run"; got.count() != want {
 		t.Errorf("%q, not %q", got.count(), want)
 	}
-	if names := got.incomplete(); !slices.Equal(names, []string{"b", "c"}) {
-		t.Errorf("incomplete: %v, not b and c", names)
+	if names := got.names(noEnd, notRun); !slices.Equal(names, []string{"b", "c"}) {
+		t.Errorf("did not end: %v, not b and c", names)
 	}
 	got = results{{"a", "passed", "1s"}}.complete([]string{"a", "b"}, true)
 	if want := "1 passed, 1 not run"; got.count() != want {
@@ -126,5 +126,48 @@ func TestIncludes(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != "quota.sh\nmmap.sh\n" {
 		t.Errorf("chosen: %q, %v", out, err)
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		full    bool
+		ran     results
+		smaller bool
+	}{
+		{"one smaller", false, results{{"quota", "passed", "1s"}, {"enospc", "passed", "1s"}}, true},
+		{"none smaller", false, results{{"quota", "passed", "1s"}}, false},
+		{"full", true, results{{"enospc", "passed", "1s"}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var b strings.Builder
+			(&suite{full: tt.full}).differences(&b, tt.ran)
+			got := b.String()
+			for name := range leftOut {
+				if !strings.Contains(got, "\n  "+name+": ") {
+					t.Errorf("does not say that %s is left out:\n%s", name, got)
+				}
+			}
+			if strings.Contains(got, "\n  enospc\n") != tt.smaller || strings.Contains(got, "sizes.go") != tt.smaller {
+				t.Errorf("says which are smaller should be %v:\n%s", tt.smaller, got)
+			}
+		})
+	}
+}
+
+// Make expands what it is given: $| is a variable of its own.
+func TestMakeOnly(t *testing.T) {
+	const only = "^mmap$|^quota$"
+	for name, cmd := range map[string]*exec.Cmd{
+		"argument":    exec.CommandContext(t.Context(), "make", "-n", "-C", "../..", "test-upstream", "VERSION=v1.33", "SCOUTFS_SRC=.", "ONLY="+only),
+		"environment": exec.CommandContext(t.Context(), "env", "ONLY="+only, "make", "-n", "-C", "../..", "test-upstream", "VERSION=v1.33", "SCOUTFS_SRC=."),
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "-only '"+only+"'") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
