@@ -40,26 +40,25 @@ build: ## scoutfs-notifyd and scoutfs-notify, into bin/
 .PHONY: demo
 demo: ## boot a machine, mount, and watch opens and reads stream by
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	@cd tests && go run ./cmd/demo
+	@cd tests && go run ./demo
 
 .PHONY: test
 test: lint ## every test that can run; says what it skipped and why
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
-	@cd tests && go run ./cmd/kernels
+	@cd tests && go run ./kernels
 	@cd tests && go build -o ../bin/gotestsum gotest.tools/gotestsum
 	bin/gotestsum --format testname --raw-command tests/all.sh
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck, shellcheck
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
-	@unformatted=$$(gofmt -l cmd daemon notify tests tools packaging); \
+	@unformatted=$$(gofmt -l cmd daemon notify tests); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	cd tests && go vet ./...
 	cd tests && go build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
 	cd tests && ../bin/staticcheck ./...
-	cd tools && go vet ./... && ../bin/staticcheck ./...
 	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
 
 .PHONY: hotpath
@@ -71,7 +70,7 @@ hotpath: ## print the instructions that the hooks add
 test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1.33"]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && go run ./cmd/matrix
+	cd tests && go run ./matrix
 
 .PHONY: test-upstream
 test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCOUTFS_SRC=... [ONLY=regexp] [FULL=1]
@@ -80,8 +79,8 @@ test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCO
 	cd tests && go run ./upstream -version $(or $(VERSION),$(error set VERSION, such as v1.30)) $(if $(value ONLY),-only '$(value ONLY)') $(if $(FULL),-full)
 
 # The series' tool, and the folder to build ScoutFS against.
-series = cd tools && go build -o ../bin/series ./series && cd .. && bin/series
-kbuild = $$(cd tests && go run ./cmd/kbuild)
+series = cd tests && go build -o ../bin/series ./series && cd .. && bin/series
+kbuild = $$(cd tests && go run ./kernels -build)
 
 .PHONY: rebase
 rebase: ## carry a series to another release: FROM=v1.33 TO=v1.34 SCOUTFS_SRC=... [RESTART=1]
@@ -106,50 +105,50 @@ upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_
 	bin/series upstream-check -kbuild "$$kbuild"
 
 # Variables of the command line reach it through the environment.
-build = go run ./packaging/build
+packages = cd tests && go build -o ../bin/packages ./packages && cd .. && bin/packages
 
 .PHONY: packages
 packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	$(build) packages $(VERSIONS)
+	$(packages) all $(VERSIONS)
 
 .PHONY: kmod
 kmod: ## compile every patched module with dkms: SCOUTFS_SRC=... [KVER=... KERNEL_SRC=...]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_KMOD))
-	$(build) kmod $(VERSIONS)
+	$(packages) kmod $(VERSIONS)
 
 kmod-%: ## the same for one release: make kmod-v1.30
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_KMOD))
-	$(build) kmod $*
+	$(packages) kmod $*
 
 .PHONY: srpm rpm
 srpm: ## source packages into dist/: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	$(build) srpm $(VERSIONS)
+	$(packages) srpm $(VERSIONS)
 
 rpm: ## source packages and the packages built from them: SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	$(build) rpm $(VERSIONS)
+	$(packages) rpm $(VERSIONS)
 
 .PHONY: notifyd
 notifyd: ## the daemon's packages, rpm and deb
 	@$(call deps,$(DEPS_BASE))
-	$(build) notifyd
+	$(packages) notifyd
 
 .PHONY: mock
 mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	$(build) mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9)) $(VERSIONS)
+	$(packages) mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9)) $(VERSIONS)
 
 .PHONY: release
 release: ## check that a release is due and tag it; DRY=1 checks only
-	$(build) release $(if $(DRY),-n)
+	$(packages) release $(if $(DRY),-n)
 
 .PHONY: soak
 soak: ## load in a machine for SOAK=10m, 16 clients, sums checked

@@ -9,7 +9,6 @@ set -eu
 status=0
 # The race detector is for the code that users run.
 go test -count=1 -json -race ./... || status=$?
-(cd tools && go test -count=1 -json ./...) || status=$?
 cd tests
 # A machine keeps two cores busy: one package after the other. What is in folders
 # named guest runs in the machines, not here.

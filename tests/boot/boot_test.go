@@ -5,7 +5,6 @@
 package boot
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
@@ -73,7 +73,7 @@ func machineTimeout(t *testing.T) time.Duration {
 // smoke returns the README's smoke test, as it is typed there.
 func smoke(t *testing.T) []byte {
 	t.Helper()
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,19 +98,10 @@ func runGuest(t *testing.T, c vm.Config) {
 	vm.Run(t, c, vm.BuildTest(t, "./guest"), args...)
 }
 
-func kernel(t *testing.T, name string) *vm.KernelTree {
-	t.Helper()
-	k, err := vm.Kernel(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
 func TestStandIn(t *testing.T) {
 	for _, name := range vm.KernelNames() {
 		t.Run(name, func(t *testing.T) {
-			k := kernel(t, name)
+			k := vm.TestKernel(t, name)
 			m, err := standin.Build(t.Context(), k)
 			if err != nil {
 				t.Fatal(err)
@@ -124,16 +115,16 @@ func TestStandIn(t *testing.T) {
 }
 
 func TestScoutFS(t *testing.T) {
-	versions, err := standin.Versions()
+	all, err := repo.Series()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range versions {
-		t.Run(version, func(t *testing.T) {
-			k := kernel(t, vm.KernelNames()[0])
-			patched, unpatched := scoutfs(t, k, version)
+	for _, s := range all {
+		t.Run(s.Version, func(t *testing.T) {
+			k := vm.TestKernel(t, vm.KernelNames()[0])
+			patched, unpatched := vm.TestScoutFS(t, k, s)
 			c := machine(t, k, patched.Module, unpatched.Module)
-			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+version)
+			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+s.Version)
 			c.Again = guest.MountHangs
 			c.Disks = patched.Config(k).Disks
 			c.Memory = patched.Config(k).Memory
@@ -141,24 +132,4 @@ func TestScoutFS(t *testing.T) {
 			runGuest(t, c)
 		})
 	}
-}
-
-// scoutfs returns a version built with its series and without.
-func scoutfs(t *testing.T, k *vm.KernelTree, version string) (patched, unpatched *vm.ScoutFSTree) {
-	t.Helper()
-	root, err := vm.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := func(patches string) *vm.ScoutFSTree {
-		tree, err := vm.ScoutFS(t.Context(), vm.ScoutFSBuild{Version: version, Kernel: k, Patches: patches})
-		if errors.Is(err, vm.ErrNoSource) {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tree
-	}
-	return build(filepath.Join(root, "patches", version)), build("")
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // block returns the one fenced block of a language in a part of a document, from
@@ -101,22 +101,15 @@ func TestConsumers(t *testing.T) {
 			if err != nil {
 				t.Skip("there is no gcc; on Debian: apt-get install gcc libc6-dev")
 			}
-			versions, err := standin.Versions()
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir := t.TempDir()
-			files, err := standin.Series(t.Context(), versions[len(versions)-1], filepath.Join(dir, "series"))
+			s, err := repo.Newest()
 			if err != nil {
 				t.Fatal(err)
 			}
 			// where the package has it
-			header, err := os.ReadFile(files["notify_ioctl.h"])
+			dir := t.TempDir()
+			err = os.Mkdir(filepath.Join(dir, "scoutfs"), 0o755)
 			if err == nil {
-				err = os.Mkdir(filepath.Join(dir, "scoutfs"), 0o755)
-			}
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, "scoutfs/notify_ioctl.h"), header, 0o644)
+				err = os.WriteFile(filepath.Join(dir, "scoutfs/notify_ioctl.h"), []byte(s.Header()), 0o644)
 			}
 			source := filepath.Join(dir, "consumer.c")
 			if err == nil {

@@ -18,13 +18,14 @@ import (
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 func root(t *testing.T) string {
 	t.Helper()
-	dir, err := vm.Root()
+	dir, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,12 +52,10 @@ func submatches(re, text string) []string {
 
 // The README's table has the supported releases and no others.
 func TestReleases(t *testing.T) {
-	t.Setenv("VERSIONS", "")
-	want, err := standin.Versions()
+	want, err := series.Versions(filepath.Join(root(t), "patches"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(want)
 	got := submatches(`(?m)^\| (v[0-9.]+) \|`, read(t, "README.md"))
 	if !slices.Equal(got, want) {
 		t.Errorf("README.md tells of releases %v, patches/ has %v", got, want)

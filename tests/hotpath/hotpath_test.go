@@ -3,24 +3,15 @@
 package hotpath
 
 import (
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
-
-func kernel(t *testing.T, name string) *vm.KernelTree {
-	t.Helper()
-	k, err := vm.Kernel(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
 
 // check compares two modules and prints what the hooks add.
 func check(t *testing.T, patched, unpatched, read string) {
@@ -75,7 +66,7 @@ func list(code []Instruction) string {
 func TestStandIn(t *testing.T) {
 	for _, name := range vm.KernelNames() {
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			m, err := standin.Build(t.Context(), kernel(t, name))
+			m, err := standin.Build(t.Context(), vm.TestKernel(t, name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,29 +76,14 @@ func TestStandIn(t *testing.T) {
 }
 
 func TestScoutFS(t *testing.T) {
-	root, err := vm.Root()
+	all, err := repo.Series()
 	if err != nil {
 		t.Fatal(err)
 	}
-	versions, err := standin.Versions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, version := range versions {
-		t.Run(version, func(t *testing.T) {
-			k := kernel(t, vm.KernelNames()[0])
-			var modules []string
-			for _, patches := range []string{filepath.Join(root, "patches", version), ""} {
-				tree, err := vm.ScoutFS(t.Context(), vm.ScoutFSBuild{Version: version, Kernel: k, Patches: patches})
-				if errors.Is(err, vm.ErrNoSource) {
-					t.Skip(err)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				modules = append(modules, tree.Module)
-			}
-			check(t, modules[0], modules[1], "scoutfs_file_read_iter")
+	for _, s := range all {
+		t.Run(s.Version, func(t *testing.T) {
+			patched, unpatched := vm.TestScoutFS(t, vm.TestKernel(t, vm.KernelNames()[0]), s)
+			check(t, patched.Module, unpatched.Module, "scoutfs_file_read_iter")
 		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // tools makes a folder of programs, shell scripts by name.
@@ -28,7 +28,7 @@ func tools(t *testing.T, scripts map[string]string) string {
 // What tests/deps.sh does with what it finds: nothing but a note where there is no
 // Debian, whose names mean nothing there.
 func TestDeps(t *testing.T) {
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +76,12 @@ func TestDeps(t *testing.T) {
 
 // The releases that are named reach the program that builds.
 func TestMakeVersions(t *testing.T) {
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for target, want := range map[string]string{
-		"packages":        "packages v1.29 v1.30",
+		"packages":        "all v1.29 v1.30",
 		"kmod":            "kmod v1.29 v1.30",
 		"kmod-v1.28":      "kmod v1.28",
 		"srpm":            "srpm v1.29 v1.30",
@@ -89,7 +89,7 @@ func TestMakeVersions(t *testing.T) {
 		"mock CHROOT=el9": "mock el9 v1.29 v1.30",
 	} {
 		args := append([]string{"-n", "--no-print-directory", "VERSIONS=v1.29 v1.30", "SCOUTFS_SRC=/upstream"}, strings.Fields(target)...)
-		if out := host(t, repo, "make", args...); !strings.HasSuffix(out, "/build "+want+"\n") {
+		if out := host(t, repo, "make", args...); !strings.HasSuffix(out, "/packages "+want+"\n") {
 			t.Errorf("make %s runs\n%s\nwhich does not end in %q", target, out, want)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // Where the machines find things.
@@ -55,7 +55,7 @@ func packages(t *testing.T) []bind {
 
 func buildStandin(t *testing.T) {
 	dir := filepath.Join(runDir(t), "standin")
-	s := newStandin(t, dir, "v9.1", "v9.2")
+	s := newUpstream(t, dir, "v9.1", "v9.2")
 	s.writeSeries("series1", first, nil)
 	s.writeSeries("series2", second, nil)
 	s.writeSeries("series3", broken, func(string) {
@@ -96,17 +96,17 @@ done`)
 // compileBuild compiles the package-build program for the machine.
 func compileBuild(t *testing.T, out string) {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	host(t, repo, "env", "CGO_ENABLED=0", "go", "build", "-o", out, "./packaging/build")
+	host(t, repo, "env", "CGO_ENABLED=0", "go", "build", "-C", "tests", "-o", out, "./packages")
 }
 
 // builder returns a machine to build in, with the work folder writable.
 func builder(t *testing.T, dir string) *machine {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // machine is a throw-away root file system: the cached one below, what a test
@@ -206,7 +206,7 @@ func runDir(t *testing.T) string {
 }
 
 var runOnce = sync.OnceValues(func() (string, error) {
-	cache, err := vm.CacheDir("rpm")
+	cache, err := repo.CacheDir("rpm")
 	if err != nil {
 		return "", err
 	}

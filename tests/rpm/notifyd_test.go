@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // notifydDir holds the daemon's packages in a machine.
@@ -46,7 +46,7 @@ func notifydPackages(t *testing.T) string {
 
 func buildNotifyd(t *testing.T, release int, out string, env ...string) {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestNotifydDeb(t *testing.T) {
 // maintainer returns who packaging/changelog says released, with the address.
 func maintainer(t *testing.T) string {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -67,7 +68,7 @@ func root(t *testing.T) string {
 var rootOnce = sync.OnceValues(func() (string, error) {
 	// What the recipe says is what the name says: another recipe, another root.
 	sum := sha256.Sum256([]byte(suite + strings.Join(rootPackages, " ") + rootSetup))
-	dir, err := vm.Cached("rpm", fmt.Sprintf("root-%x", sum[:6]), func(tmp string) error {
+	dir, err := repo.Cached("rpm", fmt.Sprintf("root-%x", sum[:6]), func(tmp string) error {
 		fmt.Fprintln(os.Stderr, "rpm: making the throw-away root")
 		tree := filepath.Join(tmp, "root")
 		if err := vm.MakeDebian(context.Background(), tree, suite, rootPackages, true); err != nil {

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	supported "git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -24,9 +24,13 @@ func TestScoutFS(t *testing.T) {
 		t.Skip(vm.ErrNoSource)
 	}
 	others := packages(t)
-	versions, err := supported.Versions()
+	all, err := repo.Series()
 	if err != nil {
 		t.Fatal(err)
+	}
+	var versions []string
+	for _, s := range all {
+		versions = append(versions, s.Version)
 	}
 	if source, err = filepath.Abs(source); err != nil {
 		t.Fatal(err)
@@ -57,7 +61,7 @@ const distDir = "/srv/dist"
 // buildPackages does what "make packages" does, and returns its dist/.
 func buildPackages(t *testing.T, versions []string, env ...string) string {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +69,7 @@ func buildPackages(t *testing.T, versions []string, env ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(buildOnce.dir, "build"), append([]string{"packages"}, versions...)...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(buildOnce.dir, "build"), append([]string{"all"}, versions...)...)
 	cmd.Dir = repo
 	cmd.Env = append(append(os.Environ(), "DIST_DIR="+dist), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -87,7 +91,7 @@ var (
 // readREADME takes the commands out of the README.
 func readREADME(t *testing.T) readme {
 	t.Helper()
-	repo, err := vm.Root()
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

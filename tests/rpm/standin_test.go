@@ -11,7 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 )
 
 // The stand-in upstream: a git repository laid out as ScoutFS is, with the
@@ -35,17 +36,17 @@ const standinDescribe = `// SPDX-License-Identifier: GPL-2.0-only
 MODULE_INFO(git_describe, SCOUTFS_GIT_DESCRIBE);
 `
 
-// standin is an upstream repository in dir/upstream and its series in folders
+// upstream is a repository in dir/upstream and its series in folders
 // made by writeSeries.
-type standin struct {
+type upstream struct {
 	t   *testing.T
 	dir string
 }
 
-func newStandin(t *testing.T, dir string, versions ...string) *standin {
+func newUpstream(t *testing.T, dir string, versions ...string) *upstream {
 	t.Helper()
-	s := &standin{t: t, dir: dir}
-	repo, err := vm.Root()
+	s := &upstream{t: t, dir: dir}
+	repo, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +76,9 @@ func newStandin(t *testing.T, dir string, versions ...string) *standin {
 	return s
 }
 
-func (s *standin) path(name string) string { return filepath.Join(s.dir, "upstream", name) }
+func (s *upstream) path(name string) string { return filepath.Join(s.dir, "upstream", name) }
 
-func (s *standin) write(name, text string) {
+func (s *upstream) write(name, text string) {
 	s.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o755); err != nil {
 		s.t.Fatal(err)
@@ -88,7 +89,7 @@ func (s *standin) write(name, text string) {
 }
 
 // git runs git in the upstream repository, with nothing of the user's in it.
-func (s *standin) git(args ...string) string {
+func (s *upstream) git(args ...string) string {
 	s.t.Helper()
 	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
 		s.t.Fatal(err)
@@ -107,7 +108,7 @@ func (s *standin) git(args ...string) string {
 	return stdout.String()
 }
 
-func (s *standin) commit(subject string) {
+func (s *upstream) commit(subject string) {
 	s.t.Helper()
 	s.git("add", "-A")
 	s.git("commit", "-q", "-m", subject)
@@ -115,7 +116,7 @@ func (s *standin) commit(subject string) {
 
 // writeSeries makes a folder of series, dir/name, as patches/ is: release is N, and
 // edit changes what the last patch of each series holds.
-func (s *standin) writeSeries(name string, release int, edit func(version string)) {
+func (s *upstream) writeSeries(name string, release int, edit func(version string)) {
 	s.t.Helper()
 	out := filepath.Join(s.dir, name)
 	for _, v := range strings.Fields(s.git("tag")) {
@@ -129,14 +130,14 @@ func (s *standin) writeSeries(name string, release int, edit func(version string
 			edit(v)
 		}
 		s.commit("call the hooks")
-		s.git("format-patch", "-q", "--zero-commit", "-o", filepath.Join(out, v), v)
+		s.git("format-patch", "-q", "--zero-commit", "--no-signature", "-o", filepath.Join(out, v), v)
 		s.writeOut(filepath.Join(out, v, "base.txt"), v+"\n")
 		s.writeOut(filepath.Join(out, v, "kernels.txt"), "^6[.]1[.]\n")
 	}
 	s.writeOut(filepath.Join(out, "RELEASE"), fmt.Sprintln(release))
 }
 
-func (s *standin) writeOut(file, text string) {
+func (s *upstream) writeOut(file, text string) {
 	s.t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		s.t.Fatal(err)
@@ -144,20 +145,13 @@ func (s *standin) writeOut(file, text string) {
 }
 
 // addNotify takes the notify files out of this repository's newest series.
-func (s *standin) addNotify() {
+func (s *upstream) addNotify() {
 	s.t.Helper()
-	repo, err := vm.Root()
+	series, err := repo.Newest()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	dirs, err := filepath.Glob(filepath.Join(repo, "patches", "v*"))
-	if err != nil || len(dirs) == 0 {
-		s.t.Fatalf("no series in %s/patches: %v", repo, err)
+	for path, text := range standin.NotifyFiles(series) {
+		s.write(path, text)
 	}
-	// Names sort as the versions do, all of them have two digits.
-	patches, err := filepath.Glob(filepath.Join(dirs[len(dirs)-1], "[0-9]*.patch"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.git(append([]string{"apply", "--include=kmod/src/notify*"}, patches...)...)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package series
+package main_test
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // folders returns the versions that have a series.
@@ -51,7 +51,7 @@ func header(t *testing.T, folder string) []byte {
 // The interface is the same for all releases, byte for byte, and so is the
 // number that a C program gets from it.
 func TestABI(t *testing.T) {
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestUpstreamsCommandIsAnother(t *testing.T) {
 	if src == "" {
 		t.Skip("SCOUTFS_SRC is not set: upstream's ioctl.h is needed")
 	}
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,14 +166,14 @@ func TestApplyReal(t *testing.T) {
 	if src == "" {
 		t.Skip("SCOUTFS_SRC is not set: a ScoutFS repository with tags is needed")
 	}
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
 	script := filepath.Join(root, "apply.sh")
 	for _, v := range folders(t, root) {
 		t.Run(v, func(t *testing.T) {
-			r := &repo{t, filepath.Join(t.TempDir(), "scoutfs")}
+			r := &checkout{t, filepath.Join(t.TempDir(), "scoutfs")}
 			clone := exec.CommandContext(t.Context(), "git", "clone", "-q", "--shared", "--no-checkout", src, r.dir)
 			if out, err := clone.CombinedOutput(); err != nil {
 				t.Fatalf("git clone: %v\n%s", err, out)

@@ -2,7 +2,7 @@
 
 // Package series tests apply.sh, and what the series of the supported releases
 // have in common, with the tools of a user: git, sh and a C compiler.
-package series
+package main_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"strings"
 	"testing"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // env is an environment in which neither the user's git configuration nor a
@@ -32,13 +32,13 @@ func env(more ...string) []string {
 
 var someone = []string{"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.org"}
 
-// repo is a repository that a test made.
-type repo struct {
+// checkout is a repository that a test made.
+type checkout struct {
 	t   *testing.T
 	dir string
 }
 
-func (r *repo) git(args ...string) string {
+func (r *checkout) git(args ...string) string {
 	r.t.Helper()
 	cmd := exec.CommandContext(r.t.Context(), "git", args...)
 	cmd.Dir, cmd.Env = r.dir, env(someone...)
@@ -49,7 +49,7 @@ func (r *repo) git(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func (r *repo) write(path, text string) {
+func (r *checkout) write(path, text string) {
 	r.t.Helper()
 	file := filepath.Join(r.dir, path)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -60,14 +60,14 @@ func (r *repo) write(path, text string) {
 	}
 }
 
-func (r *repo) commit(message string) {
+func (r *checkout) commit(message string) {
 	r.t.Helper()
 	r.git("add", "-A")
 	r.git("commit", "-q", "-m", message)
 }
 
 // state is everything of a checkout that apply.sh must not change when it fails.
-func (r *repo) state() string {
+func (r *checkout) state() string {
 	r.t.Helper()
 	var b strings.Builder
 	fmt.Fprintln(&b, r.git("rev-parse", "HEAD"), r.git("rev-parse", "--abbrev-ref", "HEAD"))
@@ -126,15 +126,15 @@ const (
 
 // standIn makes a repository with the releases v1.1 and v1.2, series for both
 // and apply.sh beside them. The checkout is at v1.1.
-func standIn(t *testing.T) (r *repo, script string) {
+func standIn(t *testing.T) (r *checkout, script string) {
 	t.Helper()
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A blank in the names, because users have them.
 	top := filepath.Join(t.TempDir(), "a folder")
-	r = &repo{t, filepath.Join(top, "scout fs")}
+	r = &checkout{t, filepath.Join(top, "scout fs")}
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -234,36 +234,36 @@ func TestApplyMerges(t *testing.T) {
 func TestApplyRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		setup func(t *testing.T, r *repo)
-		args  func(r *repo) []string
+		setup func(t *testing.T, r *checkout)
+		args  func(r *checkout) []string
 		want  string
 	}{
-		{"a changed file", func(t *testing.T, r *repo) { r.write("kmod/src/file.c", "x\n") }, nil, "is dirty"},
-		{"a staged file", func(t *testing.T, r *repo) { r.write("new", "x\n"); r.git("add", "new") }, nil, "is dirty"},
-		{"a removed file", func(t *testing.T, r *repo) { r.git("rm", "-q", "kmod/src/file.c") }, nil, "is dirty"},
-		{"a commit after the release", func(t *testing.T, r *repo) { r.git("checkout", "-q", "main") }, nil, "is at no supported release"},
-		{"another release", nil, func(r *repo) []string { return []string{"v1.2", r.dir} }, "has the wrong base"},
-		{"no series", nil, func(r *repo) []string { return []string{"v1.9", r.dir} }, "there is no series for v1.9. Supported: v1.1 v1.2."},
-		{"a path as version", nil, func(r *repo) []string { return []string{"../patches/v1.1", r.dir} }, "there is no series"},
-		{"no tag", func(t *testing.T, r *repo) { r.git("tag", "-d", "v1.1") }, func(r *repo) []string { return []string{"v1.1", r.dir} }, "fetch --tags"},
-		{"no tags at all", func(t *testing.T, r *repo) { r.git("tag", "-d", "v1.1", "v1.2") }, nil, "is at no supported release"},
-		{"an am under way", func(t *testing.T, r *repo) {
+		{"a changed file", func(t *testing.T, r *checkout) { r.write("kmod/src/file.c", "x\n") }, nil, "is dirty"},
+		{"a staged file", func(t *testing.T, r *checkout) { r.write("new", "x\n"); r.git("add", "new") }, nil, "is dirty"},
+		{"a removed file", func(t *testing.T, r *checkout) { r.git("rm", "-q", "kmod/src/file.c") }, nil, "is dirty"},
+		{"a commit after the release", func(t *testing.T, r *checkout) { r.git("checkout", "-q", "main") }, nil, "is at no supported release"},
+		{"another release", nil, func(r *checkout) []string { return []string{"v1.2", r.dir} }, "has the wrong base"},
+		{"no series", nil, func(r *checkout) []string { return []string{"v1.9", r.dir} }, "there is no series for v1.9. The supported releases are v1.1 v1.2."},
+		{"a path as version", nil, func(r *checkout) []string { return []string{"../patches/v1.1", r.dir} }, "there is no series"},
+		{"no tag", func(t *testing.T, r *checkout) { r.git("tag", "-d", "v1.1") }, func(r *checkout) []string { return []string{"v1.1", r.dir} }, "fetch --tags"},
+		{"no tags at all", func(t *testing.T, r *checkout) { r.git("tag", "-d", "v1.1", "v1.2") }, nil, "is at no supported release"},
+		{"an am under way", func(t *testing.T, r *checkout) {
 			if err := os.Mkdir(filepath.Join(r.dir, ".git/rebase-apply"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "is in the middle of"},
-		{"a merge under way", func(t *testing.T, r *repo) { r.git("merge", "-q", "--no-ff", "--no-commit", "main") }, nil, "is in the middle of"},
-		{"already patched", func(t *testing.T, r *repo) {
+		{"a merge under way", func(t *testing.T, r *checkout) { r.git("merge", "-q", "--no-ff", "--no-commit", "main") }, nil, "is in the middle of"},
+		{"already patched", func(t *testing.T, r *checkout) {
 			r.write("kmod/src/notify_ioctl.h", "\n")
 			r.commit("patched by hand")
 		}, nil, "is already patched"},
-		{"an empty repository", func(t *testing.T, r *repo) {
+		{"an empty repository", func(t *testing.T, r *checkout) {
 			r.git("checkout", "-q", "--orphan", "empty")
 			r.git("rm", "-rfq", ".")
 		}, nil, "has no commit"},
-		{"no folder", nil, func(r *repo) []string { return []string{r.dir + "/none"} }, "is no directory"},
-		{"no repository", nil, func(r *repo) []string { return []string{r.t.TempDir()} }, "is no git work tree"},
-		{"a bare repository", nil, func(r *repo) []string { return []string{filepath.Join(r.dir, ".git")} }, "is no git work tree"},
+		{"no folder", nil, func(r *checkout) []string { return []string{r.dir + "/none"} }, "is not a directory"},
+		{"no repository", nil, func(r *checkout) []string { return []string{r.t.TempDir()} }, "is not a git work tree"},
+		{"a bare repository", nil, func(r *checkout) []string { return []string{filepath.Join(r.dir, ".git")} }, "is not a git work tree"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, script := standIn(t)
@@ -376,45 +376,42 @@ func TestApplyUsage(t *testing.T) {
 }
 
 // What of standIn's files git merges, and what it cannot.
-func (r *repo) move() { r.write("kmod/src/data.c", strings.Replace(third, "deux\n", "2\n", 1)) }
-func (r *repo) conflict() {
+func (r *checkout) move() { r.write("kmod/src/data.c", strings.Replace(third, "deux\n", "2\n", 1)) }
+func (r *checkout) conflict() {
 	r.write("kmod/src/super.c", strings.Replace(body, "four\nfive\n", "4\n5\n", 1))
 }
 
-// A failure in any patch puts everything back and names patch and hunk.
-func TestApplyPutsBack(t *testing.T) {
+// A failure in any patch leaves the checkout alone and names patch and place.
+func TestApplyFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		setup func(t *testing.T, r *repo)
+		setup func(t *testing.T, r *checkout)
 		tag   bool // setup's files are committed and become the release
 		want  []string
 		not   string
 	}{
-		{"the first patch", func(t *testing.T, r *repo) { r.conflict() },
-			true, []string{"0001-first.patch", "hunk at kmod/src/super.c:2"}, "data.c"},
-		{"beside a file that git merged", func(t *testing.T, r *repo) { r.conflict(); r.move() },
-			true, []string{"0001-first.patch does not apply to", ", hunk at kmod/src/super.c:2. Is its"}, "hunk at kmod/src/data.c"},
-		{"two files", func(t *testing.T, r *repo) {
+		{"the first patch", func(t *testing.T, r *checkout) { r.conflict() },
+			true, []string{"0001-first.patch does not apply to", "conflicts at kmod/src/super.c:4.", "docs/rebasing.md"}, "data.c"},
+		{"beside a file that git merged", func(t *testing.T, r *checkout) { r.conflict(); r.move() },
+			true, []string{"0001-first.patch does not apply to", ", conflicts at kmod/src/super.c:4. Is its"}, "kmod/src/data.c:"},
+		{"two files", func(t *testing.T, r *checkout) {
 			r.conflict()
 			r.write("kmod/src/data.c", strings.Replace(third, "quatre\ncinq\n", "4\n5\n", 1))
-		}, true, []string{", hunk at kmod/src/data.c:2, hunk at kmod/src/super.c:2. Is its"}, ""},
-		{"the second patch", func(t *testing.T, r *repo) {
+		}, true, []string{", conflicts at kmod/src/data.c:4 kmod/src/super.c:4. Is its"}, ""},
+		{"the second patch", func(t *testing.T, r *checkout) {
 			r.write("kmod/src/file.c", strings.Replace(other, "fünf\nsechs\n", "5\n6\n", 1))
-		}, true, []string{"0002-second.patch", "hunk at kmod/src/file.c:3"}, "super.c"},
-		{"a file of the user's in the way", func(t *testing.T, r *repo) {
-			r.write("kmod/src/notify_ioctl.h", "the user's\n")
-		}, false, []string{"0001-first.patch", "kmod/src/notify_ioctl.h: already exists"}, "hunk at"},
-		{"a file that is gone", func(t *testing.T, r *repo) {
+		}, true, []string{"0002-second.patch does not apply to", "conflicts at kmod/src/file.c:5."}, "super.c"},
+		{"a file that is gone", func(t *testing.T, r *checkout) {
 			if err := os.Remove(filepath.Join(r.dir, "kmod/src/file.c")); err != nil {
 				t.Fatal(err)
 			}
-		}, true, []string{"0002-second.patch", ", kmod/src/file.c: No such file"}, "hunk at"},
-		{"a hook that says no", func(t *testing.T, r *repo) {
-			r.write(".git/hooks/pre-applypatch", "#!/bin/sh\necho not today\nexit 1\n")
-			if err := os.Chmod(filepath.Join(r.dir, ".git/hooks/pre-applypatch"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, false, []string{"0001-first.patch", "not today"}, "hunk at"},
+		}, true, []string{"0002-second.patch does not apply to", "CONFLICT (modify/delete): kmod/src/file.c deleted in HEAD"}, ""},
+		{"a file of the user's in the way", func(t *testing.T, r *checkout) {
+			r.write("kmod/src/notify_ioctl.h", "the user's\n")
+		}, false, []string{"untracked working tree files would be overwritten", "\tkmod/src/notify_ioctl.h\n", "cannot be checked out in"}, ""},
+		{"a lock on the index", func(t *testing.T, r *checkout) {
+			r.write(".git/index.lock", "")
+		}, false, []string{"index.lock': File exists", "cannot be checked out in"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, script := standIn(t)
@@ -428,7 +425,7 @@ func TestApplyPutsBack(t *testing.T) {
 			if status != 1 {
 				t.Errorf("exit status %d", status)
 			}
-			for _, want := range append(tt.want, "does not apply to", "The checkout is as it was.", "docs/rebasing.md") {
+			for _, want := range append(tt.want, "The checkout is as it was.") {
 				if !strings.Contains(errs, want) {
 					t.Errorf("no %q in %s", want, errs)
 				}
@@ -445,17 +442,33 @@ func TestApplyPutsBack(t *testing.T) {
 	}
 }
 
-// Where git has not what it merges from, plain git apply's word counts.
+// The user's hooks are for the user's commits: one that refuses all but those
+// must not keep the series out.
+func TestApplyRunsNoHooks(t *testing.T) {
+	r, script := standIn(t)
+	for _, hook := range []string{"applypatch-msg", "pre-applypatch", "post-applypatch", "post-checkout", "post-merge", "reference-transaction"} {
+		r.write(".git/hooks/"+hook, "#!/bin/sh\necho not today >&2\nexit 1\n")
+		if err := os.Chmod(filepath.Join(r.dir, ".git/hooks", hook), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, errs, status := apply(t, script, env(someone...), r.dir)
+	if status != 0 || errs != "" || !strings.Contains(out, "2 patches") {
+		t.Errorf("exit status %d: %s%s", status, out, errs)
+	}
+}
+
+// In a shallow clone git has nothing to merge from and says where the patch fails.
 func TestApplyWithoutHistory(t *testing.T) {
 	r, script := standIn(t)
 	r.move()
 	r.commit("changed")
 	r.git("tag", "-f", "v1.1")
-	shallow := &repo{t, filepath.Join(t.TempDir(), "shallow")}
+	shallow := &checkout{t, filepath.Join(t.TempDir(), "shallow")}
 	r.git("clone", "-q", "--depth=1", "--branch=v1.1", "file://"+r.dir, shallow.dir)
 	before := shallow.state()
 	_, errs, status := apply(t, script, env(someone...), shallow.dir)
-	if status != 1 || !strings.Contains(errs, ", hunk at kmod/src/data.c:2. Is its") {
+	if status != 1 || !strings.Contains(errs, "patch failed: kmod/src/data.c:2\n") {
 		t.Errorf("exit status %d: %s", status, errs)
 	}
 	if after := shallow.state(); after != before {
@@ -463,67 +476,32 @@ func TestApplyWithoutHistory(t *testing.T) {
 	}
 }
 
-// When git cannot put the checkout back, the way to do it by hand is told, and
-// works.
-func TestApplyCannotPutBack(t *testing.T) {
-	r, script := standIn(t)
-	lock := filepath.Join(r.dir, ".git/index.lock")
-	hook := filepath.Join(r.dir, ".git/hooks/pre-applypatch")
-	r.write(".git/hooks/pre-applypatch", "#!/bin/sh\ntest $(git rev-list --count v1.1..HEAD) = 0 || { : >.git/index.lock; exit 1; }\n")
-	if err := os.Chmod(hook, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	before := r.state()
-	_, errs, status := apply(t, script, env(someone...), r.dir)
-	if status != 1 {
-		t.Errorf("exit status %d", status)
-	}
-	for _, want := range []string{"could not put the checkout back", "index.lock': File exists", "NOT as it was"} {
-		if strings.Count(errs, want) != 1 {
-			t.Errorf("%q is not once in %s", want, errs)
-		}
-	}
-	if strings.Contains(errs, "is as it was") {
-		t.Errorf("it says that nothing changed: %s", errs)
-	}
-	_, command, ok := strings.Cut(strings.TrimSpace(errs), "then: ")
-	if !ok {
-		t.Fatalf("no way to put it back in %s", errs)
-	}
-	if err := os.Remove(lock); err != nil {
-		t.Fatal(err)
-	}
-	sh := exec.CommandContext(t.Context(), "sh", "-c", command)
-	sh.Env = env(someone...)
-	if out, err := sh.CombinedOutput(); err != nil {
-		t.Logf("%s: %v\n%s", command, err, out)
-	}
-	if after := r.state(); after != before {
-		t.Errorf("the checkout changed from\n%s\nto\n%s", before, after)
-	}
-}
-
-// Stopped in the middle, it puts back as well.
+// Stopped in the middle, it leaves the checkout alone as well.
 func TestApplyInterrupted(t *testing.T) {
 	r, script := standIn(t)
-	// The hook holds git am at the second patch until the test has seen it.
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	r.write(".git/hooks/pre-applypatch", "#!/bin/sh\ntest $(git rev-list --count v1.1..HEAD) = 0 || { echo here >'"+fifo+"'; cat '"+fifo+"'; }\n")
-	if err := os.Chmod(filepath.Join(r.dir, ".git/hooks/pre-applypatch"), 0o755); err != nil {
+	git, err := exec.LookPath("git")
+	if err != nil {
 		t.Fatal(err)
 	}
+	// This git tells when it has applied the patches, and waits.
+	bin := t.TempDir()
+	fifo := filepath.Join(bin, "fifo")
 	if out, err := exec.CommandContext(t.Context(), "mkfifo", fifo).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
+	}
+	wrapper := "#!/bin/sh\n'" + git + "' \"$@\" || exit\ncase \" $* \" in *' am '*) echo here >'" + fifo + "'; cat '" + fifo + "' ;; esac\n"
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	before := r.state()
 	cmd := exec.CommandContext(t.Context(), script, r.dir)
 	var errs bytes.Buffer
-	cmd.Env, cmd.Stderr = env(someone...), &errs
+	cmd.Env, cmd.Stderr = env(append(slices.Clone(someone), "PATH="+bin+":"+os.Getenv("PATH"))...), &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := os.ReadFile(fifo); err != nil || string(text) != "here\n" {
-		t.Fatalf("the hook said %q, %v", text, err)
+		t.Fatalf("git said %q, %v", text, err)
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

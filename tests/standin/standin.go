@@ -6,15 +6,13 @@ package standin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sort"
-	"strconv"
 	"strings"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -28,82 +26,16 @@ set -- /sys/fs/scoutfs/f.*/fsid
 cat "$1"
 `
 
-// Versions returns the supported ScoutFS versions, oldest first: the folders of
-// patches/. VERSIONS in the environment, separated by spaces, narrows them.
-func Versions() ([]string, error) {
-	root, err := vm.Root()
-	if err != nil {
-		return nil, err
-	}
-	bases, err := filepath.Glob(filepath.Join(root, "patches/v*/base.txt"))
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for _, b := range bases {
-		all = append(all, filepath.Base(filepath.Dir(b)))
-	}
-	if len(all) == 0 {
-		return nil, errors.New("list the supported versions: patches/ has no series")
-	}
-	sort.Slice(all, func(i, j int) bool { return minor(all[i]) < minor(all[j]) })
-	want := strings.Fields(os.Getenv("VERSIONS"))
-	if len(want) == 0 {
-		return all, nil
-	}
-	known := make(map[string]bool)
-	for _, v := range all {
-		known[v] = true
-	}
-	for _, v := range want {
-		if !known[v] {
-			return nil, fmt.Errorf("VERSIONS names %q; supported are %s", v, strings.Join(all, " "))
+// NotifyFiles returns the module's files that a series adds and does not share
+// with ScoutFS: kmod/src/notify*, by path, with their text.
+func NotifyFiles(s *series.Series) map[string]string {
+	files := map[string]string{}
+	for path, text := range s.Added() {
+		if strings.HasPrefix(path, "kmod/src/notify") {
+			files[path] = text
 		}
 	}
-	return want, nil
-}
-
-// minor is the second number of a version; ScoutFS's first has always been 1.
-func minor(v string) int {
-	_, m, _ := strings.Cut(v, ".")
-	n, _ := strconv.Atoi(m)
-	return n
-}
-
-// Series extracts the files that a series adds, kmod/src/notify*, into a folder
-// and returns their paths by name.
-func Series(ctx context.Context, version, dir string) (map[string]string, error) {
-	root, err := vm.Root()
-	if err != nil {
-		return nil, err
-	}
-	patches, err := filepath.Glob(filepath.Join(root, "patches", version, "*.patch"))
-	if err != nil || len(patches) == 0 {
-		return nil, fmt.Errorf("extract from the series for %s: no patches in patches/%s", version, version)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	for _, p := range patches {
-		// git takes paths from the top of a repository it is run in
-		cmd := exec.CommandContext(ctx, "git", "apply", "--include=kmod/src/notify*", p)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("extract from %s: %w\n%s", filepath.Base(p), err, out)
-		}
-	}
-	files := make(map[string]string)
-	for _, name := range []string{"notify.c", "notify.h", "notify_ioctl.h"} {
-		files[name] = filepath.Join(dir, "kmod/src", name)
-		if _, err := os.Stat(files[name]); err != nil {
-			return nil, fmt.Errorf("extract from the series for %s: %w", version, err)
-		}
-	}
-	return files, nil
+	return files
 }
 
 // Modules are the paths of the stand-in's two builds.
@@ -112,26 +44,34 @@ type Modules struct{ Patched, Unpatched string }
 // Build builds the stand-in for a kernel, with the newest series' files and as
 // if it were unpatched.
 func Build(ctx context.Context, k *vm.KernelTree) (*Modules, error) {
-	root, err := vm.Root()
+	root, err := repo.Root()
 	if err != nil {
 		return nil, err
 	}
-	versions, err := Versions()
+	s, err := repo.Newest()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := vm.CacheDir("standin", k.Version)
-	if err != nil {
-		return nil, err
-	}
-	files, err := Series(ctx, versions[len(versions)-1], filepath.Join(dir, "series"))
+	dir, err := repo.CacheDir("standin", k.Version)
 	if err != nil {
 		return nil, err
 	}
 	src := vm.ModuleSource{
 		Dir:   filepath.Join(root, "tests/testfs"),
-		Files: files,
+		Files: map[string]string{},
 		Out:   filepath.Join(dir, "patched"),
+	}
+	from, err := os.MkdirTemp("", "series-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(from)
+	for path, text := range NotifyFiles(s) {
+		name := filepath.Base(path)
+		src.Files[name] = filepath.Join(from, name)
+		if err := os.WriteFile(src.Files[name], []byte(text), 0o644); err != nil {
+			return nil, fmt.Errorf("take %s out of the series for %s: %w", path, s.Version, err)
+		}
 	}
 	var m Modules
 	if m.Patched, err = vm.BuildModule(ctx, k, src); err != nil {

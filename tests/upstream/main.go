@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string) error {
 	if s.only, err = regexp.Compile(*only); err != nil {
 		return err
 	}
-	if s.logs, err = vm.CacheDir("logs"); err != nil {
+	if s.logs, err = repo.CacheDir("logs"); err != nil {
 		return err
 	}
 	if s.kernel, err = vm.Kernel(ctx, *kernel); err != nil {
@@ -110,7 +111,7 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	}
 
-	root, err := vm.Root()
+	series, err := repo.Release(*version)
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	build.Patches = filepath.Join(root, "patches", *version)
+	build.Series = series
 	patchedTree, err := vm.ScoutFS(ctx, build)
 	if err != nil {
 		return err

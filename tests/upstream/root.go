@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -29,7 +30,7 @@ var rootPackages = []string{
 // at first.
 func rootImage(ctx context.Context) (string, error) {
 	key := sha256.Sum256([]byte(rootSuite + strings.Join(rootPackages, " ")))
-	dir, err := vm.Cached("upstream", fmt.Sprintf("root-%x", key[:6]), func(tmp string) error {
+	dir, err := repo.Cached("upstream", fmt.Sprintf("root-%x", key[:6]), func(tmp string) error {
 		fmt.Fprintln(os.Stderr, "upstream: making a Debian root for the machine")
 		tree := filepath.Join(tmp, "tree")
 		if err := vm.MakeDebian(ctx, tree, rootSuite, rootPackages, false); err != nil {

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // aptSource is one stanza of sources.list(5): the fields of its deb822 form,
@@ -136,7 +138,7 @@ func format(all []aptSource) string {
 
 // machineSources reads the sources that apt is configured with here.
 func machineSources(ctx context.Context) ([]aptSource, error) {
-	out, err := run(ctx, "apt-config", "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d")
+	out, err := run.Output(ctx, "apt-config", "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d")
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +188,7 @@ type apt struct{ dir, conf string }
 
 // newApt makes an instance in dir for one suite of Debian and fetches its lists.
 func newApt(ctx context.Context, dir, suite string) (*apt, error) {
-	if _, err := tool("apt-get", "apt"); err != nil {
+	if _, err := run.Tool("apt-get", "apt"); err != nil {
 		return nil, fmt.Errorf("%w (or set KERNEL_DIR to a kernel of your own)", err)
 	}
 	all, err := machineSources(ctx)
@@ -229,7 +231,7 @@ Acquire::Languages "none";
 		}
 	}
 	// Without Error-Mode=any a failed fetch of the lists would be a warning.
-	if _, err := run(ctx, "apt-get", "-q", "-c", a.conf, "-o", "APT::Update::Error-Mode=any", "update"); err != nil {
+	if _, err := run.Output(ctx, "apt-get", "-q", "-c", a.conf, "-o", "APT::Update::Error-Mode=any", "update"); err != nil {
 		return nil, fmt.Errorf("fetch the package lists of Debian %s: %w", suite, err)
 	}
 	return a, nil
@@ -237,7 +239,7 @@ Acquire::Languages "none";
 
 // depends returns the packages that pkg depends on, in the package's order.
 func (a *apt) depends(ctx context.Context, pkg string) ([]string, error) {
-	out, err := run(ctx, "apt-cache", "-c", a.conf, "depends", pkg)
+	out, err := run.Output(ctx, "apt-cache", "-c", a.conf, "depends", pkg)
 	if err != nil {
 		return nil, err
 	}
@@ -253,8 +255,8 @@ func (a *apt) depends(ctx context.Context, pkg string) ([]string, error) {
 
 // download fetches packages and returns the path of each one's file.
 func (a *apt) download(ctx context.Context, pkgs ...string) (map[string]string, error) {
-	c := command{dir: a.dir, argv: append([]string{"apt-get", "-q", "-c", a.conf, "download"}, pkgs...)}
-	if _, err := c.output(ctx); err != nil {
+	c := run.Command{Dir: a.dir, Argv: append([]string{"apt-get", "-q", "-c", a.conf, "download"}, pkgs...)}
+	if _, err := c.Output(ctx); err != nil {
 		return nil, err
 	}
 	debs := map[string]string{}

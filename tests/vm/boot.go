@@ -23,8 +23,11 @@ import (
 	"syscall"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
 // Config describes one machine and the program to run in it.
@@ -110,7 +113,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	if c.Kernel == nil || len(c.Argv) == 0 {
 		return nil, errors.New("boot: Config needs a Kernel and an Argv")
 	}
-	qemu, err := tool("qemu-system-x86_64", "qemu-system-x86")
+	qemu, err := run.Tool("qemu-system-x86_64", "qemu-system-x86")
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +356,7 @@ func (m *machine) programLine(line string) {
 // goBuild builds a package of the tests module, static, for the guest. verb is
 // "build", or "test" for its tests.
 func goBuild(ctx context.Context, verb, pkg, out string) error {
-	root, err := Root()
+	root, err := repo.Root()
 	if err != nil {
 		return err
 	}
@@ -361,31 +364,31 @@ func goBuild(ctx context.Context, verb, pkg, out string) error {
 	if verb == "test" {
 		argv = slices.Insert(argv, 2, "-c")
 	}
-	c := command{
-		dir:  filepath.Join(root, "tests"),
-		env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
-		argv: append(argv, pkg),
+	c := run.Command{
+		Dir:  filepath.Join(root, "tests"),
+		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		Argv: append(argv, pkg),
 	}
-	_, err = c.output(ctx)
+	_, err = c.Output(ctx)
 	return err
 }
 
 // BuildProgram builds a main package for the guest, without cgo, and writes it
 // to out, an absolute path. pkg is relative to the module: its folder below the
-// repository, such as "./cmd/scoutfs-notify" or "./tests/cmd/x".
+// repository, such as "./cmd/scoutfs-notify" or "./tests/x".
 func BuildProgram(ctx context.Context, pkg, out string) error {
 	if rest, ok := strings.CutPrefix(pkg, "./tests/"); ok {
 		return goBuild(ctx, "build", "./"+rest, out)
 	}
-	root, err := Root()
+	root, err := repo.Root()
 	if err != nil {
 		return err
 	}
-	c := command{
-		dir:  root,
-		env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
-		argv: []string{"go", "build", "-o", out, pkg},
+	c := run.Command{
+		Dir:  root,
+		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		Argv: []string{"go", "build", "-o", out, pkg},
 	}
-	_, err = c.output(ctx)
+	_, err = c.Output(ctx)
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // MakeDebian makes a small root file system of a Debian release in dir, which
@@ -18,7 +20,7 @@ import (
 // from the archives that apt is configured with, without documentation and
 // translations, and without manual pages if those are not wanted. Needs root.
 func MakeDebian(ctx context.Context, dir, suite string, packages []string, manuals bool) error {
-	mmdebstrap, err := tool("mmdebstrap", "mmdebstrap")
+	mmdebstrap, err := run.Tool("mmdebstrap", "mmdebstrap")
 	if err != nil {
 		return err
 	}
@@ -35,7 +37,7 @@ func MakeDebian(ctx context.Context, dir, suite string, packages []string, manua
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/man/*")
 	}
 	cmd := exec.CommandContext(ctx, mmdebstrap, append(append(args, suite, dir), mirrors...)...)
-	cmd.Env = append(environ(), "LC_ALL=C")
+	cmd.Env = run.Environ()
 	cmd.WaitDelay = 5 * time.Second
 	// It mounts /proc and /dev in the root. In a namespace of its own they are gone
 	// when it is, and what removes a root can never walk into the host's.
@@ -49,7 +51,7 @@ func MakeDebian(ctx context.Context, dir, suite string, packages []string, manua
 // debianMirrors returns the archives of Debian that apt is configured with here:
 // no host stands in this repository.
 func debianMirrors(ctx context.Context) ([]string, error) {
-	out, err := run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
+	out, err := run.Output(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
 		"Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main")
 	if err != nil {
 		return nil, err

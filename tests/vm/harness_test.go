@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // These tests are about what fails: a harness that cannot is worth nothing.
@@ -187,11 +189,11 @@ func TestBootLive(t *testing.T) {
 		}
 		return len(p), nil
 	})
-	xxd, err := tool("xxd", "xxd")
+	xxd, err := run.Tool("xxd", "xxd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	socat, err := tool("socat", "socat")
+	socat, err := run.Tool("socat", "socat")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,10 @@ import (
 	"slices"
 	"strings"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 	"github.com/cavaliergopher/cpio"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
 // File is a file for the guest: the one at Source here, or Data when Source is
@@ -59,14 +61,14 @@ func (a *archive) addProgram(ctx context.Context, name string, f File) error {
 // addBusybox adds a shell and the usual small programs in /bin, where every
 // program that the caller adds in /usr/bin comes before them.
 func (a *archive) addBusybox(ctx context.Context) error {
-	bb, err := tool("busybox", "busybox-static")
+	bb, err := run.Tool("busybox", "busybox-static")
 	if err != nil {
 		return err
 	}
 	if libs, err := sharedLibs(ctx, bb); err != nil || len(libs) > 0 {
 		return errors.Join(err, fmt.Errorf("add busybox: %s is not static; install the Debian package busybox-static", bb))
 	}
-	out, err := run(ctx, bb, "--list")
+	out, err := run.Output(ctx, bb, "--list")
 	if err != nil {
 		return err
 	}

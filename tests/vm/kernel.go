@@ -16,6 +16,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // KernelTree is a kernel that can be booted and built against.
@@ -55,11 +58,7 @@ func Kernel(ctx context.Context, name string) (*KernelTree, error) {
 		return nil, fmt.Errorf("find kernel %q: no such name; known are debian11 and debian12, "+
 			"or the path of a folder with a slash in it", name)
 	}
-	parent, err := CacheDir("kernels")
-	if err != nil {
-		return nil, err
-	}
-	dir, err := cached(parent, name, func(tmp string) error { return fetchDebian(ctx, tmp, name, suite) })
+	dir, err := repo.Cached("kernels", name, func(tmp string) error { return fetchDebian(ctx, tmp, name, suite) })
 	if err != nil {
 		return nil, fmt.Errorf("get kernel %s: %w", name, err)
 	}
@@ -132,7 +131,7 @@ func unpackImage(ctx context.Context, bzImage, out string) error {
 	if end > uint64(len(image)) || end < start+4 {
 		return fmt.Errorf("unpack %s: its payload does not lie within the file", bzImage)
 	}
-	xz, err := tool("xz", "xz-utils")
+	xz, err := run.Tool("xz", "xz-utils")
 	if err != nil {
 		return err
 	}
@@ -214,11 +213,11 @@ func fetchDebian(ctx context.Context, dir, name, suite string) error {
 	if err := unpackImage(ctx, filepath.Join(dir, "vmlinuz"), filepath.Join(dir, directImage)); err != nil {
 		return err
 	}
-	depmod, err := tool("depmod", "kmod")
+	depmod, err := run.Tool("depmod", "kmod")
 	if err != nil {
 		return err
 	}
-	if _, err := run(ctx, depmod, "-b", dir, version); err != nil {
+	if _, err := run.Output(ctx, depmod, "-b", dir, version); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(scratch); err != nil {
@@ -353,4 +352,9 @@ func mergeInto(to, from string) error {
 		}
 	}
 	return nil
+}
+
+// progress tells a person what takes the time, on standard error.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "vm: "+format+"\n", args...)
 }

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // neededBy names modules that others ask for only at run time, by the name of
@@ -154,11 +156,11 @@ func readModule(ctx context.Context, file string) ([]byte, error) {
 	if unpack == nil {
 		return os.ReadFile(file)
 	}
-	t, err := tool(unpack[0], unpack[1])
+	t, err := run.Tool(unpack[0], unpack[1])
 	if err != nil {
 		return nil, err
 	}
-	out, err := run(ctx, t, "-d", "-c", "-q", file)
+	out, err := run.Output(ctx, t, "-d", "-c", "-q", file)
 	return []byte(out), err
 }
 
@@ -203,7 +205,7 @@ func BuildModule(ctx context.Context, k *KernelTree, src ModuleSource) (string, 
 		}
 	}
 	argv := append([]string{"make", "-C", k.Build, "M=" + out, "KCFLAGS=-Werror", "modules"}, src.Make...)
-	if _, err := run(ctx, argv...); err != nil {
+	if _, err := run.Output(ctx, argv...); err != nil {
 		return "", fmt.Errorf("build module %s for kernel %s: %w", src.Dir, k.Name, err)
 	}
 	kos, err := filepath.Glob(filepath.Join(out, "*.ko"))
@@ -243,7 +245,7 @@ func sharedLibs(ctx context.Context, program string) ([]string, error) {
 	if !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
 		return nil, nil
 	}
-	out, err := run(ctx, "ldd", program)
+	out, err := run.Output(ctx, "ldd", program)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // GuestTest is where Run puts the test binary in the machine.
@@ -44,7 +46,7 @@ const reserve = 10 * time.Second
 func Run(t *testing.T, c Config, binary string, args ...string) {
 	t.Helper()
 	if c.Log == "" {
-		dir, err := CacheDir("logs")
+		dir, err := repo.CacheDir("logs")
 		if err != nil {
 			t.Fatal(err)
 		}

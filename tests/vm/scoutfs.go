@@ -12,9 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // ErrNoSource says that SCOUTFS_SRC is not set: what needs ScoutFS's source,
@@ -23,12 +26,10 @@ var ErrNoSource = errors.New("SCOUTFS_SRC is not set; it names a ScoutFS work tr
 
 // ScoutFSBuild asks for a build of ScoutFS.
 type ScoutFSBuild struct {
-	Source  string      // work tree or bare repository; "" means SCOUTFS_SRC
-	Version string      // a tag, such as "v1.30"
-	Kernel  *KernelTree // to build the module for
-	// Patches is the folder with the series to apply, such as the
-	// repository's patches/v1.30; "" builds upstream's own tree.
-	Patches string
+	Source  string         // work tree or bare repository; "" means SCOUTFS_SRC
+	Version string         // a tag, such as "v1.30"
+	Kernel  *KernelTree    // to build the module for
+	Series  *series.Series // to apply; nil builds upstream's own tree
 }
 
 // ScoutFSTree is a built ScoutFS.
@@ -57,35 +58,26 @@ func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
 		return nil, err
 	}
 	for name, pkg := range map[string]string{"sparse": "sparse", "git": "git", "make": "make", "gcc": "gcc"} {
-		if _, err := tool(name, pkg); err != nil {
+		if _, err := run.Tool(name, pkg); err != nil {
 			return nil, err
 		}
 	}
-	commit, err := run(ctx, "git", "-C", b.Source, "rev-parse", "--verify", "--quiet", "--end-of-options",
+	commit, err := run.Output(ctx, "git", "-C", b.Source, "rev-parse", "--verify", "--quiet", "--end-of-options",
 		"refs/tags/"+b.Version+"^{commit}")
 	if err != nil {
 		return nil, fmt.Errorf("find the tag %s in %s (git fetch --tags may help): %w", b.Version, b.Source, err)
 	}
+	kind := "upstream"
 	var patches []string
-	if b.Patches != "" {
-		if patches, err = seriesOf(b.Patches); err != nil {
-			return nil, err
-		}
+	if b.Series != nil {
+		kind, patches = "patched", b.Series.Paths()
 	}
 	key, err := b.key(ctx, strings.TrimSpace(commit), patches)
 	if err != nil {
 		return nil, err
 	}
-	parent, err := CacheDir("scoutfs")
-	if err != nil {
-		return nil, err
-	}
-	kind := "patched"
-	if len(patches) == 0 {
-		kind = "upstream"
-	}
 	name := strings.Join([]string{b.Version, kind, b.Kernel.Version, key}, "-")
-	dir, err := cached(parent, name, func(tmp string) error { return b.build(ctx, tmp, kind, patches) })
+	dir, err := repo.Cached("scoutfs", name, func(tmp string) error { return b.build(ctx, tmp, kind, patches) })
 	if err != nil {
 		return nil, fmt.Errorf("build ScoutFS %s (%s) for kernel %s: %w", b.Version, kind, b.Kernel.Name, err)
 	}
@@ -96,27 +88,10 @@ func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
 	}, nil
 }
 
-// seriesOf returns the absolute paths of a folder's patches in their order.
-func seriesOf(dir string) ([]string, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.patch"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("read the series in %s: no *.patch there", dir)
-	}
-	slices.Sort(files)
-	return files, nil
-}
-
 // key names all that decides what the build gives.
 func (b *ScoutFSBuild) key(ctx context.Context, commit string, patches []string) (string, error) {
 	h := sha256.New()
-	gcc, err := run(ctx, "gcc", "--version")
+	gcc, err := run.Output(ctx, "gcc", "--version")
 	if err != nil {
 		return "", err
 	}
@@ -139,7 +114,7 @@ func (b *ScoutFSBuild) git(ctx context.Context, dir string, args ...string) (str
 	argv := []string{"git", "-C", dir, "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false",
 		"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false",
 		"-c", "user.name=scoutfs-notify", "-c", "user.email=scoutfs-notify@localhost"}
-	return command{env: []string{"GIT_TERMINAL_PROMPT=0"}, argv: append(argv, args...)}.output(ctx)
+	return run.Command{Env: []string{"GIT_TERMINAL_PROMPT=0"}, Argv: append(argv, args...)}.Output(ctx)
 }
 
 // build fills dir.
@@ -155,7 +130,7 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 	}
 	if len(patches) > 0 {
 		if _, err := b.git(ctx, tree, append([]string{"am", "--quiet", "--3way", "--"}, patches...)...); err != nil {
-			return fmt.Errorf("apply the series %s: %w", b.Patches, err)
+			return fmt.Errorf("apply the series in %s: %w", b.Series.Dir, err)
 		}
 	}
 	progress("ScoutFS %s (%s): building the module for kernel %s, which takes a minute or two", b.Version, kind, b.Kernel.Version)
@@ -163,7 +138,7 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 		return err
 	}
 	progress("ScoutFS %s (%s): building the command", b.Version, kind)
-	if _, err := run(ctx, "nice", "make", "-j2", "-C", filepath.Join(tree, "utils")); err != nil {
+	if _, err := run.Output(ctx, "nice", "make", "-j2", "-C", filepath.Join(tree, "utils")); err != nil {
 		return fmt.Errorf("build utils (the Debian packages libblkid-dev uuid-dev libssl-dev sparse are needed): %w", err)
 	}
 	progress("ScoutFS %s (%s): ready after %.0f s", b.Version, kind, time.Since(start).Seconds())
@@ -186,7 +161,7 @@ var kbuildLine = regexp.MustCompile(`^(\s*` +
 // for an error. It does without make -s, with which kbuild throws away what
 // commands print, the findings of sparse too.
 func strictMake(ctx context.Context, dir string, args ...string) error {
-	out, err := command{argv: append([]string{"nice", "make", "-j2", "-C", dir}, args...)}.combined(ctx)
+	out, err := run.Command{Argv: append([]string{"nice", "make", "-j2", "-C", dir}, args...)}.Combined(ctx)
 	var loud []string
 	for line := range strings.Lines(out) {
 		if line = strings.TrimRight(line, "\n"); !kbuildLine.MatchString(line) {

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package series reads patches/, which holds a series of patches for each
+// supported release of ScoutFS:
+//
+//	patches/v1.30/base.txt        the release, upstream's tag: the folder's name
+//	patches/v1.30/0001-….patch    what git format-patch wrote, numbered from 1
+//
+// The folders are the project's list of supported releases. What starts like a
+// release, a v and a digit, must be one and whole; the rest of patches/ is none of
+// this package's business. apply.sh reads the same layout for those without Go.
+package series
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// HeaderPath is the file, among those that a series adds, that holds the whole
+// interface to userspace.
+const HeaderPath = "kmod/src/notify_ioctl.h"
+
+// A Series is the patches for one release.
+type Series struct {
+	Version string   // of ScoutFS, such as v1.30: the tag that the patches apply to
+	Dir     string   // the folder that holds them
+	Patches []*Patch // in the order in which they apply
+}
+
+var (
+	release   = regexp.MustCompile(`^v(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`)
+	candidate = regexp.MustCompile(`^v[0-9]`)
+)
+
+// IsRelease tells whether a name is that of a ScoutFS release, such as v1.30.
+// Upstream has never had a third number.
+func IsRelease(name string) bool { return release.MatchString(name) }
+
+// Compare orders releases by their numbers, v1.9 before v1.30 before v2.0; other
+// names come before all of them. It is negative, zero or positive as in
+// [strings.Compare].
+func Compare(a, b string) int {
+	return cmp.Or(slices.Compare(numbers(a), numbers(b)), strings.Compare(a, b))
+}
+
+// numbers returns the two numbers of a release, nil for other names.
+func numbers(version string) []int {
+	m := release.FindStringSubmatch(version)
+	if m == nil {
+		return nil
+	}
+	// At most four digits each: they fit.
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	return []int{major, minor}
+}
+
+// Versions returns the releases that have a series in dir, oldest first; there is
+// at least one. It looks at the folders' layout and not into the patches.
+func Versions(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the supported releases: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		if !candidate.MatchString(e.Name()) {
+			continue
+		}
+		if _, err := files(dir, e.Name()); err != nil {
+			return nil, fmt.Errorf("list the supported releases: %w", err)
+		}
+		all = append(all, e.Name())
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("list the supported releases: %s has no folder named vX.YY", dir)
+	}
+	slices.SortFunc(all, Compare)
+	return all, nil
+}
+
+// Select opens the series in dir for the named releases, in that order, or all of
+// them, oldest first, if none is named.
+func Select(dir string, names ...string) ([]*Series, error) {
+	versions, err := Versions(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		names = versions
+	}
+	var all []*Series
+	for _, name := range names {
+		if !slices.Contains(versions, name) {
+			return nil, fmt.Errorf("there is no series for %q: the supported releases are %s", name, strings.Join(versions, " "))
+		}
+		s, err := Open(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// Newest opens the series in dir for the newest release.
+func Newest(dir string) (*Series, error) {
+	versions, err := Versions(dir)
+	if err != nil {
+		return nil, err
+	}
+	return Open(dir, versions[len(versions)-1])
+}
+
+// Open reads the series in dir for a release.
+func Open(dir, version string) (*Series, error) {
+	names, err := files(dir, version)
+	if err != nil {
+		return nil, fmt.Errorf("open the series for %s: %w", version, err)
+	}
+	s := &Series{Version: version, Dir: filepath.Join(dir, version)}
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(s.Dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("open the series for %s: %w", version, err)
+		}
+		p, err := ParsePatch(name, text)
+		if err != nil {
+			return nil, fmt.Errorf("open the series for %s: %w", version, err)
+		}
+		s.Patches = append(s.Patches, p)
+	}
+	return s, nil
+}
+
+// files checks the folder of a release and returns the names of its patches.
+func files(dir, version string) ([]string, error) {
+	folder := filepath.Join(dir, version)
+	if !IsRelease(version) {
+		return nil, fmt.Errorf("%s: ScoutFS's releases are named vX.YY: rename or remove it", folder)
+	}
+	base, err := os.ReadFile(filepath.Join(folder, "base.txt"))
+	if err != nil {
+		return nil, err
+	}
+	if got := strings.TrimSpace(string(base)); got != version {
+		return nil, fmt.Errorf("%s holds %q: it must hold the folder's name", filepath.Join(folder, "base.txt"), got)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries { // sorted by name
+		if !strings.HasSuffix(e.Name(), ".patch") {
+			continue
+		}
+		if number := fmt.Sprintf("%04d-", len(names)+1); !strings.HasPrefix(e.Name(), number) {
+			return nil, fmt.Errorf("%s: its name must start with %s", filepath.Join(folder, e.Name()), number)
+		}
+		names = append(names, e.Name())
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s holds no *.patch", folder)
+	}
+	return names, nil
+}
+
+// Paths returns where the patches are, in order.
+func (s *Series) Paths() []string {
+	var all []string
+	for _, p := range s.Patches {
+		all = append(all, filepath.Join(s.Dir, p.Name))
+	}
+	return all
+}
+
+// Added returns the text of each file that the series adds, by its path in
+// ScoutFS's tree.
+func (s *Series) Added() map[string]string {
+	all := map[string]string{}
+	for _, p := range s.Patches {
+		for _, f := range p.Files {
+			if f.Added {
+				all[f.Path] = f.newText()
+			}
+		}
+	}
+	return all
+}
+
+// Header returns the text of [HeaderPath], "" if the series does not add it.
+func (s *Series) Header() string { return s.Added()[HeaderPath] }
+
+// CommonHeader returns the header of the interface, which must be the same in all
+// of some series: there is one interface for all releases.
+func CommonHeader(all []*Series) (string, error) {
+	for _, s := range all {
+		switch {
+		case s.Header() == "":
+			return "", fmt.Errorf("the series for %s does not add %s", s.Version, HeaderPath)
+		case s.Header() != all[0].Header():
+			return "", fmt.Errorf("%s differs between the series for %s and %s: the interface is one for all releases",
+				HeaderPath, all[0].Version, s.Version)
+		}
+	}
+	if len(all) == 0 {
+		return "", errors.New("no series to take the header from")
+	}
+	return all[0].Header(), nil
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Demo boots a machine, mounts a file system in it and shows who opens and
+// reads which files, as scoutfs-notify tells it. "make demo" runs it.
+//
+// The file system is real ScoutFS when SCOUTFS_SRC names its source, otherwise
+// the stand-in. The program is the host's side and, inside the machine, the
+// guest's.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+const demoPath = "/bin/demo"
+
+func main() {
+	inGuest := flag.Bool("guest", false, "be the side that runs in the machine")
+	version := flag.String("version", os.Getenv("VERSION"), "`release` of ScoutFS to show; the newest supported if empty")
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	err := errors.New("demo takes no arguments; see -help")
+	switch {
+	case flag.NArg() > 0:
+	case *inGuest:
+		err = show()
+	default:
+		err = host(ctx, *version)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// host builds what the machine needs and boots it.
+func host(ctx context.Context, version string) error {
+	start := time.Now()
+	k, err := vm.Kernel(ctx, vm.KernelNames()[0])
+	if err != nil {
+		return err
+	}
+	c, what, err := machine(ctx, k, version)
+	if err != nil {
+		return err
+	}
+	bin, err := os.MkdirTemp("", "demo")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(bin)
+	for path, pkg := range map[string]string{
+		guest.Daemon:  "./cmd/scoutfs-notifyd",
+		guest.Command: "./cmd/scoutfs-notify",
+		demoPath:      "./tests/demo",
+	} {
+		out := filepath.Join(bin, filepath.Base(path))
+		if err := vm.BuildProgram(ctx, pkg, out); err != nil {
+			return err
+		}
+		c.Files[path] = vm.File{Source: out, Mode: 0o755}
+	}
+
+	logs, err := repo.CacheDir("logs")
+	if err != nil {
+		return err
+	}
+	c.Kernel = k
+	c.Argv = []string{demoPath, "-guest"}
+	c.Modules = []string{"libcrc32c"}
+	c.Timeout = 10 * time.Minute
+	c.Log = filepath.Join(logs, "demo.log")
+	out := &watch{w: os.Stdout}
+	c.Output = out
+	fmt.Printf("Booting Linux %s with %s; this takes a few seconds.\n\n", k.Version, what)
+	res, err := vm.Boot(ctx, c)
+	if err != nil {
+		return fmt.Errorf("%w (the machine's log is %s)", err, c.Log)
+	}
+	if res.Status != 0 {
+		return fmt.Errorf("the demo failed in the machine with status %d (its log is %s)", res.Status, c.Log)
+	}
+	if !out.done {
+		return fmt.Errorf("the machine ended without a summary (its log is %s)", c.Log)
+	}
+	fmt.Printf("\nThe machine ran for %.0f s, all of this took %.0f s.\n",
+		res.Elapsed.Seconds(), time.Since(start).Seconds())
+	return nil
+}
+
+// machine returns the file system's part of the machine.
+func machine(ctx context.Context, k *vm.KernelTree, version string) (vm.Config, string, error) {
+	s, err := repo.Newest()
+	if version != "" {
+		s, err = repo.Release(version)
+	}
+	if err != nil {
+		return vm.Config{}, "", err
+	}
+	tree, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: s.Version, Kernel: k, Series: s})
+	if errors.Is(err, vm.ErrNoSource) {
+		m, err := standin.Build(ctx, k)
+		if err != nil {
+			return vm.Config{}, "", err
+		}
+		return vm.Config{
+			Env:   []string{guest.EnvFS + "=" + guest.StandIn},
+			Files: map[string]vm.File{guest.Module: {Source: m.Patched}},
+		}, "the stand-in file system (set SCOUTFS_SRC for real ScoutFS)", nil
+	}
+	if err != nil {
+		return vm.Config{}, "", err
+	}
+	c := tree.Config(k)
+	c.Env = []string{guest.EnvFS + "=" + guest.ScoutFS}
+	c.Files = map[string]vm.File{
+		guest.Module:   {Source: tree.Module},
+		"/bin/scoutfs": {Source: tree.Util, Mode: 0o755},
+	}
+	return c, "ScoutFS " + s.Version, nil
+}
+
+// lastLine ends the summary; without it there was none.
+const lastLine = "Everything that was opened and read has been accounted for."
+
+// watch hands on what the machine prints and sees whether it got to its end.
+type watch struct {
+	w    io.Writer
+	line bytes.Buffer
+	done bool
+}
+
+func (w *watch) Write(b []byte) (int, error) {
+	for _, c := range b {
+		if c != '\n' {
+			w.line.WriteByte(c)
+			continue
+		}
+		w.done = w.done || strings.Contains(w.line.String(), lastLine)
+		w.line.Reset()
+	}
+	return w.w.Write(b)
+}

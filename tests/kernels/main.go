@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Kernels makes sure that the kernels of the tests are in the cache, with
+// progress on standard error; without it the tests would fetch them unseen. With
+// -build it prints the build directory of the first one instead, for makes that
+// build ScoutFS with its own Makefile.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
+)
+
+func main() {
+	build := flag.Bool("build", false, "print the build directory of the first kernel")
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, *build); err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, build bool) error {
+	names := vm.KernelNames()
+	if build {
+		k, err := vm.Kernel(ctx, names[0])
+		if err != nil {
+			return err
+		}
+		if k.Build == "" {
+			return fmt.Errorf("kernel %s has no build directory: go doc ./tests/vm OpenKernel says where it goes", k.Name)
+		}
+		fmt.Println(k.Build)
+		return nil
+	}
+	for _, name := range names {
+		k, err := vm.Kernel(ctx, name)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("kernel %s: Linux %s\n", k.Name, k.Version)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Command packages makes the project's packages. The Makefile's targets are thin
+// names for its commands.
+//
+// ScoutFS itself is never part of the repository: what needs its source takes it
+// from the user's own checkout, named by SCOUTFS_SRC.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+)
+
+const usage = `usage: packages COMMAND [ARGUMENT...]
+
+  versions             print the ScoutFS releases that have a series
+  stage VERSION DIR    stage the DKMS source tree of VERSION under DIR
+  kmod [VERSION...]    compile the patched module with dkms, in private trees
+  srpm [VERSION...]    source packages
+  rpm [VERSION...]     source packages and the packages rebuilt from them
+  notifyd              daemon packages, rpm and deb
+  header FILE          write the C header out of the series
+  all [VERSION...]     everything, with a repository index
+  mock CHROOT [VERSION...]
+                       source packages, rebuilt by mock in mock/CHROOT.cfg
+  release [-n]         check that a release is due and create its tags; -n: check only
+
+Without VERSION: every release that has a series.
+
+Environment:
+  SCOUTFS_SRC        ScoutFS checkout or bare repository, with its tags
+  PATCHES_DIR        the series (default patches)
+  DIST_DIR           where results go (default dist)
+  KVER, KERNEL_SRC   kmod: kernel release (default the running one) and its headers
+  COMPILE_CHECK      when not empty, rpm, all and mock compile the module before
+                     they package it, for each kernel whose headers are below
+                     /usr/src/kernels; rpm and all for KERNEL_SRC, if that is
+                     set, which alone turns the check on
+  SOURCE_DATE_EPOCH  time stamp of results (default the newest changelog entry)
+
+Relative paths start at the top of the repository.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// What is packaged must not depend on the caller's umask.
+	syscall.Umask(0o022)
+
+	err := execute(ctx, os.Args[1:], os.Stdout)
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "packages: %v\n", err)
+	var u usageError
+	if errors.As(err, &u) {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+// usageError is a mistake in the command line.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// command is one of the program's commands. args are what comes behind its name,
+// at least min and at most max, which is -1 for any number.
+type command struct {
+	min, max int
+	run      func(ctx context.Context, p *project, args []string) error
+}
+
+// each makes a command's run of what it does for one release: args names them.
+func each(do func(p *project, ctx context.Context, r release) error) func(context.Context, *project, []string) error {
+	return func(ctx context.Context, p *project, args []string) error {
+		picked, err := p.pick(args)
+		if err != nil {
+			return err
+		}
+		for _, r := range picked {
+			if err := do(p, ctx, r); err != nil {
+				return fmt.Errorf("%s: %w", r.Version, err)
+			}
+		}
+		return nil
+	}
+}
+
+var commands = map[string]command{
+	"versions": {0, 0, func(_ context.Context, p *project, _ []string) error {
+		for _, r := range p.releases {
+			p.say("%s", r.Version)
+		}
+		return nil
+	}},
+	"stage": {2, 2, func(ctx context.Context, p *project, args []string) error {
+		picked, err := p.pick(args[:1])
+		if err != nil {
+			return err
+		}
+		dir, err := p.stage(ctx, picked[0], args[1])
+		if err != nil {
+			return err
+		}
+		p.say("staged %s", dir)
+		return nil
+	}},
+	"kmod": {0, -1, each((*project).kmod)},
+	"srpm": {0, -1, each(func(p *project, ctx context.Context, r release) error {
+		_, err := p.srpm(ctx, r, p.dist)
+		return err
+	})},
+	"rpm":     {0, -1, each((*project).rpm)},
+	"notifyd": {0, 0, func(ctx context.Context, p *project, _ []string) error { return p.notifyd(ctx) }},
+	"header":  {1, 1, func(_ context.Context, p *project, args []string) error { return p.header(args[0]) }},
+	"all": {0, -1, func(ctx context.Context, p *project, args []string) error {
+		picked, err := p.pick(args)
+		if err != nil {
+			return err
+		}
+		return p.packages(ctx, picked)
+	}},
+	"mock": {1, -1, func(ctx context.Context, p *project, args []string) error {
+		picked, err := p.pick(args[1:])
+		if err != nil {
+			return err
+		}
+		return p.mock(ctx, args[0], picked)
+	}},
+	"release": {0, 1, func(ctx context.Context, p *project, args []string) error {
+		if len(args) == 1 && args[0] != "-n" {
+			return usageError(fmt.Sprintf("release takes -n or nothing, not %q", args[0]))
+		}
+		return p.releaseTags(ctx, len(args) == 1)
+	}},
+}
+
+// execute is main without the process.
+func execute(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return usageError("no command given")
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		_, err := io.WriteString(out, usage)
+		return err
+	}
+	c, ok := commands[args[0]]
+	if !ok {
+		return usageError(fmt.Sprintf("there is no command %q", args[0]))
+	}
+	if n := len(args) - 1; n < c.min || c.max >= 0 && n > c.max {
+		return usageError(fmt.Sprintf("%s: a wrong number of arguments: %d", args[0], n))
+	}
+	root, err := repo.Root()
+	if err != nil {
+		return err
+	}
+	p, err := openProject(root, os.Getenv, out)
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, p, args[1:])
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+const noMock = `mock is not installed:
+    Fedora, RHEL family (EPEL):  dnf install mock && usermod -a -G mock USER
+    Debian 12 has no package of it: build in a container, docs/ci.md has one`
+
+// mock rebuilds the source packages of the series in the chroot that
+// mock/CHROOT.cfg describes, and writes source packages and packages to dist.
+func (p *project) mock(ctx context.Context, chroot string, all []release) (err error) {
+	config := p.file("mock", chroot+".cfg")
+	if _, err := os.Stat(config); errors.Is(err, fs.ErrNotExist) || strings.Contains(chroot, "/") {
+		known, err := filepath.Glob(p.file("mock", "*.cfg"))
+		if err != nil {
+			return err
+		}
+		for i := range known {
+			known[i] = strings.TrimSuffix(filepath.Base(known[i]), ".cfg")
+		}
+		return usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(known, ", ")))
+	} else if err != nil {
+		return err
+	}
+	mock, err := exec.LookPath("mock")
+	if err != nil {
+		return errors.New(noMock)
+	}
+	tmp, err := os.MkdirTemp("", "scoutfs-notify-mock-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			os.RemoveAll(tmp)
+		} else {
+			os.Remove(tmp) // but not mock's logs, of which it has told
+		}
+	}()
+	// mock builds as a user of its own.
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	for _, s := range all {
+		srpm, err := p.srpm(ctx, s, p.dist)
+		if err != nil {
+			return fmt.Errorf("srpm %s: %w", s.Version, err)
+		}
+		results := filepath.Join(tmp, s.Version)
+		// The chroot is set up once; cleaning is mock's business.
+		args := []string{"--root", config, "--resultdir", results}
+		if p.compileCheck {
+			// Not KERNEL_SRC: the chroot has the headers that the spec requires.
+			args = append(args, "--with", "compile_check")
+		}
+		cmd := exec.CommandContext(ctx, mock, append(args, "--rebuild", srpm)...)
+		cmd.Stdout, cmd.Stderr = p.out, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("mock: rebuild %s in %s: %w; its logs are in %s\n%s",
+				filepath.Base(srpm), chroot, err, results, lastLines(filepath.Join(results, "build.log"), 30))
+		}
+		if _, err := p.collect(filepath.Join(results, s.packageName()+"-*.noarch.rpm"), p.dist); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastLines returns the end of a log.
+func lastLines(file string, n int) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "" // it failed before there was one, and has said why
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	return "The end of build.log:\n" + strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

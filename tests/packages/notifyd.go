@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+)
+
+// arches are what the daemon is packaged for, by Go's names, which nfpm
+// translates.
+var arches = []string{"amd64", "arm64"}
+
+// programs are the packaged commands, folders of cmd/.
+var programs = []string{"scoutfs-notifyd", "scoutfs-notify"}
+
+// goCommand runs go as packages are built: static, and the same bytes in
+// every clone.
+func (p *project) goCommand(ctx context.Context, env []string, args ...string) (string, error) {
+	return run.Command{
+		Dir:  p.root,
+		Env:  append([]string{"CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false -mod=readonly"}, env...),
+		Argv: append([]string{"go"}, args...),
+	}.Output(ctx)
+}
+
+// notifyd writes the daemon's packages to dist.
+func (p *project) notifyd(ctx context.Context) error {
+	tmp, err := os.MkdirTemp("", "scoutfs-notify-notifyd-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	// -n compiles it into Go's cache and prints where; the first time, that takes
+	// a minute.
+	nfpm, err := p.goCommand(ctx, nil, "-C", p.file("tests"), "tool", "-n", "nfpm")
+	if err != nil {
+		return err
+	}
+	nfpm = strings.TrimSpace(nfpm)
+	if err := os.MkdirAll(p.dist, 0o755); err != nil {
+		return err
+	}
+	for _, arch := range arches {
+		stage := filepath.Join(tmp, arch)
+		if err := p.stageNotifyd(ctx, arch, stage); err != nil {
+			return fmt.Errorf("stage scoutfs-notifyd for %s: %w", arch, err)
+		}
+		for _, packager := range []string{"rpm", "deb"} {
+			out := filepath.Join(stage, "out", packager)
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				return err
+			}
+			if _, err := (run.Command{
+				Dir: stage,
+				Env: []string{"VERSION=" + strconv.Itoa(p.number), "ARCH=" + arch,
+					"SOURCE_DATE_EPOCH=" + strconv.FormatInt(p.epoch.Unix(), 10)},
+				Argv: []string{nfpm, "package", "--config", p.file("packaging", "nfpm.yaml"),
+					"--packager", packager, "--target", out},
+			}).Output(ctx); err != nil {
+				return err
+			}
+			if _, err := p.collect(filepath.Join(out, "*."+packager), p.dist); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stageNotifyd puts all that nfpm.yaml names into dir.
+func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "scripts"), 0o755); err != nil {
+		return err
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+
+	for _, name := range programs {
+		if _, err := p.goCommand(ctx, []string{"GOOS=linux", "GOARCH=" + arch}, "build",
+			"-ldflags=-s -w -buildid= -X main.version="+strconv.Itoa(p.number), "-o", at(name), "./cmd/"+name); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"scoutfs-notifyd@.service", "tmpfiles.conf",
+		"scripts/postinstall.sh", "scripts/preremove.sh", "scripts/postremove.sh"} {
+		if err := copyFile(at(name), p.file("packaging", name)); err != nil {
+			return err
+		}
+	}
+	if err := copyFile(at("LICENSE"), p.file("LICENSE")); err != nil {
+		return err
+	}
+	if err := p.header(at("notify_ioctl.h")); err != nil {
+		return err
+	}
+	pages, err := filepath.Glob(p.file("packaging", "man", "*.[0-9]"))
+	if err != nil {
+		return err
+	}
+	for _, page := range pages {
+		if err := gzipFile(at(filepath.Base(page)+".gz"), page); err != nil {
+			return err
+		}
+	}
+	changelog, err := chglog(p.changes)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(at("changelog.yaml"), changelog, 0o644); err != nil {
+		return err
+	}
+	golang, err := p.golangLicense(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(at("LICENSE.golang"), golang, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(at("copyright"), fmt.Appendf(nil, copyright, golang), 0o644); err != nil {
+		return err
+	}
+	// nfpm takes files' own times where it has nothing else.
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, p.epoch, p.epoch)
+	})
+}
+
+// copyright is what Debian wants instead of a licence file.
+const copyright = `scoutfs-notify is licensed under the GNU General Public License, version 2 only,
+which is in /usr/share/common-licenses/GPL-2.
+
+The programs contain Go's library and golang.org/x/sys, under this licence:
+
+%s`
+
+// golangLicense returns the licence of what is linked into the programs besides
+// this project: Go's library and golang.org/x/sys have the same one.
+func (p *project) golangLicense(ctx context.Context) ([]byte, error) {
+	dir, err := p.goCommand(ctx, nil, "list", "-m", "-f", "{{.Dir}}", "golang.org/x/sys")
+	if err != nil {
+		return nil, err
+	}
+	// Empty without the module in the cache, which compiling has put there.
+	if dir = strings.TrimSpace(dir); dir == "" {
+		return nil, errors.New("go list does not know where golang.org/x/sys is")
+	}
+	return os.ReadFile(filepath.Join(dir, "LICENSE"))
+}
+
+// gzipFile compresses a file to the same bytes every time.
+func gzipFile(dst, src string) error {
+	text, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	packed, err := gzipBytes(text)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(dst, packed, 0o644)
+}
+
+func gzipBytes(text []byte) ([]byte, error) {
+	var buf bytes.Buffer
+	z, err := gzip.NewWriterLevel(&buf, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(text); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// chglog writes the changelog for nfpm, in its YAML format, of which JSON is a
+// part.
+func chglog(all []change) ([]byte, error) {
+	type note struct {
+		Note string `json:"note"`
+	}
+	// Without it nfpm writes entries for debs that dpkg cannot read.
+	type deb struct {
+		Distributions []string `json:"distributions"`
+		Urgency       string   `json:"urgency"`
+	}
+	type entry struct {
+		Semver   string    `json:"semver"`
+		Date     time.Time `json:"date"`
+		Packager string    `json:"packager"`
+		Deb      deb       `json:"deb"`
+		Changes  []note    `json:"changes"`
+	}
+	entries := make([]entry, 0, len(all))
+	for _, c := range all {
+		e := entry{Semver: fmt.Sprintf("%d-1", c.release), Date: c.date, Packager: c.who,
+			Deb: deb{Distributions: []string{"unstable"}, Urgency: "medium"}}
+		for _, n := range c.notes {
+			e.Changes = append(e.Changes, note{n})
+		}
+		entries = append(entries, e)
+	}
+	return json.MarshalIndent(entries, "", "  ")
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+)
+
+// kmodName is the name that DKMS knows the module source by.
+const kmodName = "scoutfs-notify"
+
+// project is the repository and what the environment says about this run.
+type project struct {
+	root       string // repository, absolute
+	dist       string // where results go, absolute
+	upstream   string // ScoutFS checkout, absolute; empty when not given
+	kver       string // kernel release to compile for; empty: the running one
+	kernelSrc  string // its headers, absolute; empty: where the kernel's are installed
+	patchesDir string // absolute
+
+	compileCheck bool // packages compile the module before they are packed
+
+	number   int // N: one number for all series and for the daemon
+	epoch    time.Time
+	changes  []change  // newest first
+	releases []release // oldest first
+
+	out io.Writer
+}
+
+// release is what the packages of one ScoutFS release are made of.
+type release struct {
+	*series.Series
+	kernels string // file with the expression of supported kernel releases
+}
+
+// number is the release without the v, as package versions have it.
+func (r release) number() string { return strings.TrimPrefix(r.Version, "v") }
+
+// openProject reads the repository in root. Errors name the file to mend.
+func openProject(root string, getenv func(string) string, out io.Writer) (*project, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(root, "packaging", "scoutfs-notify.spec")); err != nil {
+		return nil, fmt.Errorf("%s is not the root of the repository: %w", root, err)
+	}
+	p := &project{root: root, kver: getenv("KVER"), out: out}
+	path := func(name, def string) string {
+		v := getenv(name)
+		if v == "" {
+			v = def
+		}
+		if v == "" || filepath.IsAbs(v) {
+			return v
+		}
+		return filepath.Join(root, v)
+	}
+	p.dist = path("DIST_DIR", "dist")
+	p.upstream = path("SCOUTFS_SRC", "")
+	p.kernelSrc = path("KERNEL_SRC", "")
+	p.compileCheck = getenv("COMPILE_CHECK") != ""
+	p.patchesDir = path("PATCHES_DIR", "patches")
+
+	if p.number, err = readNumber(filepath.Join(p.patchesDir, "RELEASE")); err != nil {
+		return nil, err
+	}
+	changelog := filepath.Join(root, "packaging", "changelog")
+	text, err := os.ReadFile(changelog)
+	if err != nil {
+		return nil, err
+	}
+	if p.changes, err = parseChangelog(string(text)); err != nil {
+		return nil, fmt.Errorf("%s: %w", changelog, err)
+	}
+	p.epoch = p.changes[0].date
+	if v := getenv("SOURCE_DATE_EPOCH"); v != "" {
+		sec, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || sec < 0 {
+			return nil, fmt.Errorf("SOURCE_DATE_EPOCH=%s is not a number of seconds since 1970", v)
+		}
+		p.epoch = time.Unix(sec, 0).UTC()
+	}
+	p.releases, err = openReleases(p.patchesDir, filepath.Join(root, "dkms", "kernels.txt"))
+	return p, err
+}
+
+// readNumber reads N, the one number that all packages of a release carry.
+func readNumber(file string) (int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("release number: %w", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("%s: %q is not a release number (1, 2, 3...)", file, strings.TrimSpace(string(text)))
+	}
+	return n, nil
+}
+
+// openReleases opens all series in dir. kernels is for those without a file of
+// that name of their own.
+func openReleases(dir, kernels string) ([]release, error) {
+	all, err := series.Select(dir)
+	if err != nil {
+		return nil, err
+	}
+	var releases []release
+	for _, s := range all {
+		r := release{s, filepath.Join(s.Dir, filepath.Base(kernels))}
+		if _, err := os.Stat(r.kernels); errors.Is(err, fs.ErrNotExist) {
+			r.kernels = kernels
+		} else if err != nil {
+			return nil, err
+		}
+		releases = append(releases, r)
+	}
+	return releases, nil
+}
+
+// pick returns the releases named, all of them without names.
+func (p *project) pick(names []string) ([]release, error) {
+	if len(names) == 0 {
+		return p.releases, nil
+	}
+	var picked []release
+	for _, name := range names {
+		i := slices.IndexFunc(p.releases, func(r release) bool { return r.Version == name })
+		if i < 0 {
+			var known []string
+			for _, r := range p.releases {
+				known = append(known, r.Version)
+			}
+			return nil, fmt.Errorf("there is no series for %q: the supported releases are %s", name, strings.Join(known, " "))
+		}
+		picked = append(picked, p.releases[i])
+	}
+	return picked, nil
+}
+
+func (p *project) say(format string, args ...any) {
+	fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+// file returns the path of a file of the repository.
+func (p *project) file(elem ...string) string {
+	return filepath.Join(append([]string{p.root}, elem...)...)
+}
+
+// copyFile copies a small file with mode 0644.
+func copyFile(dst, src string) error {
+	data, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(dst, data, 0o644)
+}

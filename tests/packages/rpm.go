@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+)
+
+// spec returns the spec file of s: the parameters, the text that all versions
+// share, and the changelog.
+func (p *project) spec(s release) (string, error) {
+	text, err := os.ReadFile(p.file("packaging", "scoutfs-notify.spec"))
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%%global scoutfs_version %s\n", s.number())
+	fmt.Fprintf(&b, "%%global series_release %d\n", p.number)
+	for i, patch := range s.Paths() {
+		fmt.Fprintf(&b, "Patch%04d: %s\n", i+1, filepath.Base(patch))
+	}
+	b.Write(text)
+	b.WriteString("\n%changelog\n" + rpmChangelog(p.changes, s.number()))
+	return b.String(), nil
+}
+
+func (s release) packageName() string { return "scoutfs-notify-kmod-" + s.Version }
+
+// rpmbuild runs rpmbuild in topdir.
+//
+// Its _topdir is named by way of /proc/self/cwd, for a source package holds the spec
+// with its macros expanded: a path that differs would make another package.
+// Build sections change their folder, so they need the real path; nothing of it
+// gets into a package without compiled code.
+func (p *project) rpmbuild(ctx context.Context, topdir string, args ...string) error {
+	// HOME: Debian's rpm would leave a database in the user's, and take macros
+	// from there that make the result another.
+	env := []string{"HOME=" + topdir, "SOURCE_DATE_EPOCH=" + strconv.FormatInt(p.epoch.Unix(), 10)}
+	name := topdir
+	if args[0] == "-bs" {
+		name = "/proc/self/cwd"
+	}
+	argv := append([]string{"rpmbuild", "--define", "_topdir " + name, "--nodeps"}, args...)
+	_, err := run.Command{Dir: topdir, Env: env, Argv: argv}.Output(ctx)
+	return err
+}
+
+// srpm writes the source package of s to dir and returns its path.
+func (p *project) srpm(ctx context.Context, s release, dir string) (string, error) {
+	top, err := os.MkdirTemp("", "scoutfs-notify-rpm-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(top)
+	sources := filepath.Join(top, "SOURCES")
+	if err := os.Mkdir(sources, 0o755); err != nil {
+		return "", err
+	}
+	if err := p.archiveGzip(ctx, s, filepath.Join(sources, s.prefix()+".tar.gz")); err != nil {
+		return "", err
+	}
+	files := append([]string{
+		p.file("dkms", "dkms.conf"), p.file("dkms", "stage.sh"), s.kernels, p.file("LICENSE"),
+	}, s.Paths()...)
+	for _, f := range files {
+		if err := copyFile(filepath.Join(sources, filepath.Base(f)), f); err != nil {
+			return "", err
+		}
+	}
+	text, err := p.spec(s)
+	if err != nil {
+		return "", err
+	}
+	spec := filepath.Join(top, s.packageName()+".spec")
+	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
+		return "", err
+	}
+	// A source package records its files' times.
+	for _, f := range append(files, spec, s.prefix()+".tar.gz") {
+		name := filepath.Join(sources, filepath.Base(f))
+		if f == spec {
+			name = spec
+		}
+		if err := os.Chtimes(name, p.epoch, p.epoch); err != nil {
+			return "", err
+		}
+	}
+	if err := p.rpmbuild(ctx, top, "-bs", spec); err != nil {
+		return "", err
+	}
+	return p.collect(filepath.Join(top, "SRPMS", "*.src.rpm"), dir)
+}
+
+// rpm writes the source package of s and the package that is rebuilt from it to dist.
+func (p *project) rpm(ctx context.Context, s release) error {
+	srpm, err := p.srpm(ctx, s, p.dist)
+	if err != nil {
+		return err
+	}
+	top, err := os.MkdirTemp("", "scoutfs-notify-rpm-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(top)
+	args := []string{"--rebuild"}
+	if p.compileCheck || p.kernelSrc != "" {
+		args = append(args, "--with", "compile_check")
+	}
+	if p.kernelSrc != "" {
+		args = append(args, "--define", "kernel_sources "+p.kernelSrc)
+	}
+	if err := p.rpmbuild(ctx, top, append(args, srpm)...); err != nil {
+		return err
+	}
+	_, err = p.collect(filepath.Join(top, "RPMS", "noarch", "*.rpm"), p.dist)
+	return err
+}
+
+// collect copies the one file that matches pattern to dir and returns its new path.
+func (p *project) collect(pattern, dir string) (string, error) {
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("%d files match %s instead of one: %v", len(found), pattern, found)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	dest := filepath.Join(dir, filepath.Base(found[0]))
+	if err := copyFile(dest, found[0]); err != nil {
+		return "", err
+	}
+	p.say("%s", dest)
+	return dest, nil
+}

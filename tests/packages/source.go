@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+)
+
+// prefix is the folder name in the upstream archive, which the spec knows too.
+func (s release) prefix() string { return "scoutfs-" + s.number() }
+
+// archive returns upstream's tree at the tag of s, as a tar file. It holds the
+// commit's id (git get-tar-commit-id).
+func (p *project) archive(ctx context.Context, s release) (string, error) {
+	if p.upstream == "" {
+		return "", errors.New("SCOUTFS_SRC is not set: it must name a ScoutFS checkout or bare repository with its tags")
+	}
+	tag := "refs/tags/" + s.Version
+	if _, err := run.Output(ctx, "git", "-C", p.upstream, "rev-parse", "--verify", "--quiet", tag+"^{commit}"); err != nil {
+		return "", fmt.Errorf("SCOUTFS_SRC=%s has no tag %s (git fetch --tags there): %w", p.upstream, s.Version, err)
+	}
+	return run.Output(ctx, "git", "-C", p.upstream, "-c", "tar.umask=0022", "archive", "--format=tar", "--prefix="+s.prefix()+"/", tag)
+}
+
+// archiveGzip writes the archive of s to file, the same bytes every time.
+func (p *project) archiveGzip(ctx context.Context, s release, file string) error {
+	tar, err := p.archive(ctx, s)
+	if err != nil {
+		return err
+	}
+	packed, err := gzipBytes([]byte(tar))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, packed, 0o644)
+}
+
+// apply applies the patches of s to the tree in dir.
+func (s release) apply(ctx context.Context, dir string) error {
+	_, err := run.Command{
+		Dir: dir,
+		// dir may lie inside another work tree (dist/ does), where git apply would
+		// skip every path without a word.
+		Env:  []string{"GIT_CEILING_DIRECTORIES=" + filepath.Dir(dir)},
+		Argv: append([]string{"git", "apply", "--whitespace=nowarn"}, s.Paths()...),
+	}.Output(ctx)
+	return err
+}
+
+// stage makes the DKMS source tree of s under dir and returns its path,
+// dir/scoutfs-notify-X.YY.N.
+func (p *project) stage(ctx context.Context, s release, dir string) (string, error) {
+	tar, err := p.archive(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp("", "scoutfs-notify-stage-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if _, err := (run.Command{Dir: tmp, Stdin: strings.NewReader(tar), Argv: []string{"tar", "-x"}}).Output(ctx); err != nil {
+		return "", err
+	}
+	tree := filepath.Join(tmp, s.prefix())
+	if err := s.apply(ctx, tree); err != nil {
+		return "", err
+	}
+	dest := filepath.Join(dir, kmodName+"-"+p.dkmsVersion(s))
+	_, err = run.Output(ctx, "sh", p.file("dkms", "stage.sh"), tree, dest,
+		s.number(), strconv.Itoa(p.number), p.file("dkms", "dkms.conf"), s.kernels)
+	return dest, err
+}
+
+func (p *project) dkmsVersion(s release) string {
+	return fmt.Sprintf("%s.%d", s.number(), p.number)
+}
+
+// commonHeader returns the C header of the interface, which is one for all
+// releases.
+func (p *project) commonHeader() (string, error) {
+	var all []*series.Series
+	for _, r := range p.releases {
+		all = append(all, r.Series)
+	}
+	return series.CommonHeader(all)
+}
+
+// header writes the C header of the interface to file.
+func (p *project) header(file string) error {
+	text, err := p.commonHeader()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package repo finds this repository and keeps what is dear to make (kernels,
+// builds, root file systems) in its cache.
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+)
+
+// Root returns the absolute path of the repository that holds the current
+// working directory: the nearest parent with a tests/go.mod.
+func Root() (string, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := wd; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "tests", "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("find the repository: no tests/go.mod above %s; run this inside a clone", wd)
+		}
+	}
+}
+
+// CacheDir returns the absolute path of a folder below the cache, which it
+// creates. The cache is $SCOUTFS_NOTIFY_CACHE, or .cache in the repository.
+// Everything in it can be deleted at any time and is made again.
+func CacheDir(elem ...string) (string, error) {
+	dir := os.Getenv("SCOUTFS_NOTIFY_CACHE")
+	if dir == "" {
+		root, err := Root()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(root, ".cache")
+	}
+	dir, err := filepath.Abs(filepath.Join(append([]string{dir}, elem...)...))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("create cache folder: %w", err)
+	}
+	return dir, nil
+}
+
+// Cached returns the folder name in a folder of the cache, and calls fill to make
+// it if it is not there. fill works in a temporary folder that is renamed once it
+// is complete, so that a folder that exists is whole, however its maker ended.
+// Callers for the same name, in other processes too, wait for each other.
+func Cached(folder, name string, fill func(tmp string) error) (string, error) {
+	parent, err := CacheDir(folder)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(parent, name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	unlock, err := lockFile(dir + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil // made while this process waited for the lock
+	}
+
+	// A killed process may have left it; the lock says that nobody works on it.
+	tmp := dir + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", fmt.Errorf("remove leftover: %w", err)
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return "", err
+	}
+	if err := fill(tmp); err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return "", fmt.Errorf("complete cache entry: %w", err)
+	}
+	return dir, nil
+}
+
+// lockFile takes the lock of a file, waiting for other goroutines and processes
+// that hold it, and returns what releases it.
+func lockFile(file string) (unlock func(), err error) {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("create lock file: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", file, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Patches returns the absolute path of the folder of all series.
+func Patches() (string, error) {
+	root, err := Root()
+	return filepath.Join(root, "patches"), err
+}
+
+// Series returns the series that this run is about: those for the releases that
+// VERSIONS in the environment names, separated by blanks, or else all of them,
+// oldest first.
+func Series() ([]*series.Series, error) {
+	dir, err := Patches()
+	if err != nil {
+		return nil, err
+	}
+	return series.Select(dir, strings.Fields(os.Getenv("VERSIONS"))...)
+}
+
+// Newest returns the series for the newest release.
+func Newest() (*series.Series, error) {
+	dir, err := Patches()
+	if err != nil {
+		return nil, err
+	}
+	return series.Newest(dir)
+}
+
+// Release returns the series for one release, such as v1.30.
+func Release(version string) (*series.Series, error) {
+	dir, err := Patches()
+	if err != nil {
+		return nil, err
+	}
+	all, err := series.Select(dir, version)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}

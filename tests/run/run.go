@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package run runs programs to their end.
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Environ is this process's environment as children should have it: with messages
+// in English, times in UTC, and without what a make or git around it has set for its
+// own children. VERSION of "make test VERSION=..." would become the version of a
+// kernel, GIT_DIR of a hook another repository. How a user passes git settings and a
+// name stays.
+func Environ() []string {
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return outer.MatchString(v) && !kept.MatchString(v)
+	}), "LC_ALL=C", "TZ=UTC")
+}
+
+var (
+	outer = regexp.MustCompile(`^(MAKEFLAGS|MFLAGS|MAKELEVEL|MAKEOVERRIDES|MAKEFILES|GIT_[A-Z_]*)=`)
+	kept  = regexp.MustCompile(`^GIT_(CONFIG|AUTHOR|COMMITTER)`)
+)
+
+// GitAlone, added to the environment, makes git do the same on every machine: no
+// configuration of the user's or the system's, and a committer of its own.
+var GitAlone = []string{
+	"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_COUNT=0", "GIT_CONFIG_PARAMETERS=",
+	"GIT_COMMITTER_NAME=scoutfs-notify", "GIT_COMMITTER_EMAIL=scoutfs-notify@localhost",
+	"GIT_AUTHOR_NAME=scoutfs-notify", "GIT_AUTHOR_EMAIL=scoutfs-notify@localhost",
+}
+
+// Tool finds a program in PATH, or in the folders for the system's, which the PATH
+// of an ordinary user on Debian lacks. pkg is the Debian package to name if it is
+// in none of them.
+func Tool(name, pkg string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("find the program %s: %w; install the Debian package %s", name, err, pkg)
+}
+
+// A Command is a program to run to its end. Its error carries all that the program
+// printed, or is the context's cause if that ended it.
+type Command struct {
+	Dir   string    // to run in; "" for this process's
+	Env   []string  // added to Environ
+	Stdin io.Reader // nil for none
+	Argv  []string
+}
+
+// Output runs the command and returns what it wrote to standard output.
+func (c Command) Output(ctx context.Context) (string, error) {
+	var stdout bytes.Buffer
+	var both buffer
+	err := c.run(ctx, io.MultiWriter(&stdout, &both), &both, &both)
+	return stdout.String(), err
+}
+
+// Combined runs the command and returns what it wrote to standard output and
+// standard error, in the order written; also with an error.
+func (c Command) Combined(ctx context.Context) (string, error) {
+	// One writer for both: the program gets one pipe.
+	var both buffer
+	err := c.run(ctx, &both, &both, &both)
+	return both.String(), err
+}
+
+func (c Command) run(ctx context.Context, stdout, stderr io.Writer, both *buffer) error {
+	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
+	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
+	cmd.Env = append(Environ(), c.Env...)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	// A grandchild that holds the pipe must not outlive the context's kill.
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("run %s: %w\n%s", strings.Join(c.Argv, " "), err, strings.TrimSpace(both.String()))
+}
+
+// Output runs a program in this process's folder and returns what it wrote to
+// standard output. See [Command] for the error.
+func Output(ctx context.Context, argv ...string) (string, error) {
+	return Command{Argv: argv}.Output(ctx)
+}
+
+// ExitStatus returns the status that a program exited with, by the error of a
+// Command, 0 if the error is not a program's.
+func ExitStatus(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}
+
+// buffer collects two streams, each of which is copied by a goroutine of its own.
+type buffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+)
+
+var (
+	signedOff = regexp.MustCompile(`^Signed-off-by: .+ <.+@.+>$`)
+	indexLine = regexp.MustCompile(`^index ([0-9a-f]{40})\.\.([0-9a-f]{40})( \d+)?$`)
+)
+
+const zeroCommit = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
+
+// form returns what is wrong with the form of a series, which needs no source.
+func form(s *series.Series) []string {
+	var problems []string
+	touched := map[string]string{}
+	for _, p := range s.Patches {
+		bad := func(format string, args ...any) {
+			problems = append(problems, p.Name+": "+fmt.Sprintf(format, args...))
+		}
+		if p.Head[0] != zeroCommit {
+			bad("the first line names a commit; export with --zero-commit")
+		}
+		if n := len(p.Subject()); n == 0 || n > 72 {
+			bad("the subject has %d characters; it should have 1 to 72", n)
+		}
+		if !slices.ContainsFunc(p.Message(), signedOff.MatchString) {
+			bad("no Signed-off-by")
+		}
+		for _, f := range p.Files {
+			// git am --3way finds the old file by its whole id, and only if
+			// it is upstream's.
+			if !slices.ContainsFunc(f.Head, indexLine.MatchString) {
+				bad("%s: no full index line; export with --full-index", f.Path)
+			}
+			if other, ok := touched[f.Path]; ok {
+				bad("%s is changed by %s too, so git am --3way would not find the file it was made for", f.Path, other)
+			}
+			touched[f.Path] = p.Name
+			for _, l := range trailingSpace(f) {
+				bad("%s: white space at the end of %q", f.Path, l)
+			}
+		}
+	}
+	if s.Header() == "" {
+		problems = append(problems, fmt.Sprintf("no patch makes %s", series.HeaderPath))
+	}
+	return problems
+}
+
+// trailingSpace returns the lines that a diff adds with white space at their end.
+func trailingSpace(f series.FileDiff) (lines []string) {
+	for _, h := range f.Hunks {
+		for _, l := range h.Lines {
+			if strings.HasPrefix(l, "+") && strings.TrimRight(l, " \t") != l {
+				lines = append(lines, l)
+			}
+		}
+	}
+	return lines
+}
+
+// A checker looks at one series after the other, oldest release first.
+type checker struct {
+	*options
+	first *series.Series // whose interface the others must have
+	older *reference     // the one before, if that applied
+	clean []func()       // removes clones, which older needs until the end
+}
+
+// check looks at the series for some versions, all without arguments. Without a
+// source it looks at their form and their interface; with one it applies each in
+// both ways, looks for the hooks, exports again, and holds neighbours against each
+// other.
+func (o *options) check(ctx context.Context) error {
+	all, err := series.Select(o.patches, o.args...)
+	if err != nil {
+		return err
+	}
+	if o.src != "" {
+		if err := checkSource(ctx, o.src); err != nil {
+			return err
+		}
+	}
+	k := &checker{options: o, first: all[0]}
+	defer func() {
+		for _, f := range k.clean {
+			f()
+		}
+	}()
+	problems := 0
+	for _, s := range all {
+		bad, did, err := k.checkOne(ctx, s)
+		if err != nil {
+			return err
+		}
+		for _, b := range bad {
+			o.report(s.Version, "PROBLEM: %s", b)
+		}
+		problems += len(bad)
+		if len(bad) == 0 {
+			o.report(s.Version, "%d patches are good: %s", len(s.Patches), did)
+		}
+	}
+	if o.src == "" {
+		fmt.Fprintln(o.out, "skipped what needs the source: SCOUTFS_SRC is not set")
+	}
+	if problems > 0 {
+		return fmt.Errorf("%d problems in the series: %w", problems, errPerson)
+	}
+	return nil
+}
+
+// checkOne returns what is wrong with a series, and what was looked at.
+func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, did string, err error) {
+	bad, did = form(s), "form and interface"
+	if s.Header() != k.first.Header() {
+		bad = append(bad, fmt.Sprintf("%s differs from that of %s", series.HeaderPath, k.first.Version))
+	}
+	if k.src == "" {
+		return bad, did, nil
+	}
+	c, cleanup, err := throwaway(ctx, k.src)
+	if err != nil {
+		return nil, "", err
+	}
+	k.clean = append(k.clean, cleanup)
+	r, more, err := checkApplied(ctx, c, s)
+	if err != nil {
+		return nil, "", err
+	}
+	bad = append(bad, more...)
+	did += ", git am with and without --3way, export, hooks"
+	if r != nil && k.older != nil {
+		more, err := k.older.checkSame(ctx, k.options, r)
+		if err != nil {
+			return nil, "", err
+		}
+		bad = append(bad, more...)
+		did += ", same text as " + k.older.Version
+	}
+	k.older = r
+	if k.kbuild != "" && r != nil {
+		if err := c.build(ctx, k.kbuild); errors.Is(err, errBuild) {
+			bad = append(bad, err.Error())
+		} else if err != nil {
+			return nil, "", err
+		}
+		did += ", build"
+	}
+	return bad, did, nil
+}
+
+// checkApplied applies a series to its tag in both ways and looks at what comes
+// out. The clone is left with the series applied. The reference is nil when it
+// does not apply.
+func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, []string, error) {
+	base, err := c.commit(ctx, "refs/tags/"+s.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.checkout(ctx, base); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range s.Patches {
+		if err := c.am(ctx, p, true); err != nil {
+			return nil, []string{fmt.Sprintf("git am --3way: %v", err)}, nil
+		}
+	}
+	merged, err := c.commit(ctx, "HEAD")
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := newReference(ctx, c, s)
+	if err != nil {
+		return nil, []string{err.Error()}, nil
+	}
+	var bad []string
+	differ, err := c.git(ctx, "diff", "--name-only", merged, "HEAD")
+	if err != nil {
+		return nil, nil, err
+	}
+	if differ != "" {
+		bad = append(bad, "git am and git am --3way give different trees")
+	}
+	exported, err := c.export(ctx, base, s.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, p := range exported.Patches {
+		if p.Name != s.Patches[i].Name {
+			bad = append(bad, fmt.Sprintf("%s: an export names it %s", s.Patches[i].Name, p.Name))
+		} else if string(p.Bytes()) != string(s.Patches[i].Bytes()) {
+			bad = append(bad, fmt.Sprintf("%s: an export of it differs; make it anew with make rebase", p.Name))
+		}
+	}
+	source, err := c.source(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, append(bad, checkHooks(source)...), nil
+}
+
+// checkSame carries this series to the tag of a newer one. Where it applies as
+// it is and has all its hooks, the newer series must be the same text.
+func (r *reference) checkSame(ctx context.Context, o *options, newer *reference) ([]string, error) {
+	c, cleanup, err := throwaway(ctx, o.src)
+	if err != nil {
+		return nil, err
+	}
+	defer cleanup()
+	if err := c.checkout(ctx, newer.commits[0]); err != nil {
+		return nil, err
+	}
+	var exact []bool
+	err = r.carryAll(ctx, c, 0, func(s *step) { exact = append(exact, s.exact()) })
+	if errors.Is(err, errConflict) {
+		return nil, nil // a person made the newer one
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.examine(ctx, c, newer.commits[0], newer.Version)
+	if err != nil || len(result.problems) > 0 {
+		return nil, err
+	}
+	var bad []string
+	for i, p := range result.Patches {
+		if exact[i] && (i >= len(newer.Patches) || string(p.Bytes()) != string(newer.Patches[i].Bytes())) {
+			bad = append(bad, fmt.Sprintf("%s: the text of %s applies here as it is, and this one differs", p.Name, r.Version))
+		}
+	}
+	return bad, nil
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+)
+
+// A clone is a scratch clone of the user's ScoutFS repository. The user's own is
+// only ever read.
+type clone struct{ dir string }
+
+// newClone makes a scratch clone of src in dir, which must not exist, without
+// files in it. It takes the user's configuration, which may say safe.directory.
+func newClone(ctx context.Context, src, dir string) (*clone, error) {
+	src, err := filepath.Abs(src)
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if _, err := run.Output(ctx, "git", "clone", "-q", "--shared", "--no-checkout", "--origin", "upstream", src, dir); err != nil {
+		return nil, fmt.Errorf("clone %s: %w", src, err)
+	}
+	return &clone{dir}, nil
+}
+
+// throwaway makes a clone of a repository that cleanup removes.
+func throwaway(ctx context.Context, src string) (c *clone, cleanup func(), err error) {
+	dir, err := os.MkdirTemp("", "series-")
+	if err != nil {
+		return nil, nil, err
+	}
+	cleanup = func() { os.RemoveAll(dir) }
+	if c, err = newClone(ctx, src, filepath.Join(dir, "scoutfs")); err != nil {
+		cleanup()
+		return nil, nil, err
+	}
+	return c, cleanup, nil
+}
+
+// checkSource tells whether src is a repository of ScoutFS with tags.
+func checkSource(ctx context.Context, src string) error {
+	if src == "" {
+		return errors.New("SCOUTFS_SRC is not set; it names your ScoutFS repository, a work tree or a bare one, with its tags")
+	}
+	out, err := run.Command{Dir: src, Argv: []string{"git", "tag", "--list", "v1.*"}}.Output(ctx)
+	if err != nil {
+		return fmt.Errorf("read SCOUTFS_SRC %s: %w", src, err)
+	}
+	if strings.TrimSpace(out) == "" {
+		return fmt.Errorf("read SCOUTFS_SRC %s: it has no tag v1.*; fetch them: git -C %s fetch --tags", src, src)
+	}
+	return nil
+}
+
+// raw runs git in the clone, with nothing of the user's configuration: it must not
+// change what is exported. It returns standard output as it is.
+func (c *clone) raw(ctx context.Context, args ...string) (string, error) {
+	return run.Command{Dir: c.dir, Env: run.GitAlone, Argv: append([]string{"git", "-c", "advice.detachedHead=false"}, args...)}.Output(ctx)
+}
+
+// git is raw without the last line feed.
+func (c *clone) git(ctx context.Context, args ...string) (string, error) {
+	out, err := c.raw(ctx, args...)
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// commit returns the commit id of a revision.
+func (c *clone) commit(ctx context.Context, rev string) (string, error) {
+	id, err := findCommit(ctx, c.dir, run.GitAlone, rev)
+	if errors.Is(err, errNoCommit) {
+		err = fmt.Errorf("%w; fetch it into SCOUTFS_SRC: git fetch --tags", err)
+	}
+	return id, err
+}
+
+var errNoCommit = errors.New("no such tag or commit")
+
+// findCommit returns the commit id of a revision in a repository, errNoCommit if
+// it has none. Any other error is that git cannot read the repository. With env
+// nil it takes the user's configuration.
+func findCommit(ctx context.Context, dir string, env []string, rev string) (string, error) {
+	argv := []string{"git", "rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"}
+	out, err := run.Command{Dir: dir, Env: env, Argv: argv}.Output(ctx)
+	if run.ExitStatus(err) == 1 {
+		err = errNoCommit
+	}
+	if err != nil {
+		return "", fmt.Errorf("find %s in %s: %w", rev, dir, err)
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// checkout makes the files of the clone those of a commit, on no branch.
+func (c *clone) checkout(ctx context.Context, rev string) error {
+	_, err := c.git(ctx, "checkout", "-q", "--force", "--detach", rev)
+	return err
+}
+
+// commitSubjects returns the subjects of the commits after base, oldest first.
+func (c *clone) commitSubjects(ctx context.Context, base string) ([]string, error) {
+	out, err := c.git(ctx, "log", "--reverse", "--format=%s", base+"..HEAD")
+	if err != nil || out == "" {
+		return nil, err
+	}
+	return strings.Split(out, "\n"), nil
+}
+
+// operations are what git is in the middle of when it waits for a person, by the
+// file that it keeps in .git meanwhile.
+var operations = []struct{ file, name string }{
+	{"rebase-apply/applying", "am"},
+	{"rebase-apply", "rebase"},
+	{"rebase-merge", "rebase"},
+	{"MERGE_HEAD", "merge"},
+	{"CHERRY_PICK_HEAD", "cherry-pick"},
+	{"REVERT_HEAD", "revert"},
+}
+
+// inProgress returns the git command that waits for a person, "" if none does.
+func (c *clone) inProgress() string {
+	for _, o := range operations {
+		if _, err := os.Stat(filepath.Join(c.dir, ".git", o.file)); err == nil {
+			return o.name
+		}
+	}
+	return ""
+}
+
+// am applies a patch and commits it. With threeWay it may merge; a conflict
+// then stays in the clone. Otherwise the clone is as before after an error.
+func (c *clone) am(ctx context.Context, p *series.Patch, threeWay bool) error {
+	argv := []string{"git", "am", "-q", "--committer-date-is-author-date", "--no-gpg-sign"}
+	if threeWay {
+		argv = append(argv, "--3way")
+	}
+	_, err := run.Command{Dir: c.dir, Env: run.GitAlone, Stdin: bytes.NewReader(p.Bytes()), Argv: argv}.Output(ctx)
+	if err != nil && !threeWay && c.inProgress() == "am" {
+		if _, aerr := c.git(context.WithoutCancel(ctx), "am", "--abort"); aerr != nil {
+			err = errors.Join(err, aerr)
+		}
+	}
+	return err
+}
+
+// export returns the commits after base as the series for a release. The same
+// commits give the same bytes on every machine.
+func (c *clone) export(ctx context.Context, base, version string) (*series.Series, error) {
+	dir, err := os.MkdirTemp("", "series-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out, err := c.git(ctx, "format-patch", "-o", dir, "--zero-commit", "--no-signature", "--no-numbered",
+		"--full-index", "--no-renames", "--unified=3", "--diff-algorithm=myers", base)
+	if err != nil {
+		return nil, err
+	}
+	s := &series.Series{Version: version}
+	for name := range strings.Lines(out) {
+		name = strings.TrimSpace(name)
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := series.ParsePatch(filepath.Base(name), text)
+		if err != nil {
+			return nil, err
+		}
+		s.Patches = append(s.Patches, p)
+	}
+	return s, nil
+}
+
+// show returns a file of a commit, and whether the commit has it.
+func (c *clone) show(ctx context.Context, rev, path string) (string, bool, error) {
+	out, err := c.git(ctx, "ls-tree", "--name-only", rev, "--", path)
+	if err != nil || out == "" {
+		return "", false, err
+	}
+	text, err := c.raw(ctx, "cat-file", "blob", rev+":"+path)
+	return text, err == nil, err
+}
+
+// source returns the C files of the module at HEAD by path.
+func (c *clone) source(ctx context.Context) (map[string]string, error) {
+	out, err := c.git(ctx, "ls-tree", "--name-only", "HEAD", "kmod/src/")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, path := range slices.DeleteFunc(strings.Split(out, "\n"), func(p string) bool { return !isC(p) }) {
+		if all[path], err = c.raw(ctx, "cat-file", "blob", "HEAD:"+path); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
+)
+
+// export writes what stands on a release's tag in a clone of the user's as the
+// series for that release. The clone is only read, with the user's
+// configuration; what is exported comes out of a clone of it, without.
+func (o *options) export(ctx context.Context) error {
+	if !series.IsRelease(o.to) {
+		return fmt.Errorf("export %q: releases are tags like v1.30", o.to)
+	}
+	s, problems, err := o.exportFrom(ctx, o.clone, o.to)
+	if err != nil {
+		return fmt.Errorf("export from %s: %w", o.clone, err)
+	}
+	for _, p := range append(form(s), problems...) {
+		o.report(o.to, "PROBLEM: %s", p)
+		err = fmt.Errorf("nothing was written: %w", errPerson)
+	}
+	if err == nil {
+		err = o.write(s)
+	}
+	if err != nil {
+		return err
+	}
+	o.report(o.to, "%d patches written to %s", len(s.Patches), filepath.Join(o.patches, o.to))
+	return nil
+}
+
+// exportFrom returns what stands on a release's tag in a clone of the user's, and
+// which hooks are missing in it.
+func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.Series, []string, error) {
+	base, err := findCommit(ctx, dir, nil, "refs/tags/"+version)
+	if errors.Is(err, errNoCommit) {
+		err = fmt.Errorf("%w; fetch it: git -C %s fetch --tags", err, dir)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	head, err := findCommit(ctx, dir, nil, "HEAD")
+	if err != nil {
+		return nil, nil, err
+	}
+	c, cleanup, err := throwaway(ctx, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer cleanup()
+	if err := c.checkout(ctx, head); err != nil {
+		return nil, nil, err
+	}
+	stands, err := c.git(ctx, "merge-base", base, "HEAD")
+	if err != nil && run.ExitStatus(err) != 1 {
+		return nil, nil, err
+	}
+	if stands != base {
+		return nil, nil, fmt.Errorf("HEAD does not stand on %s; check out what you made on that tag", version)
+	}
+	s, err := c.export(ctx, base, version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(s.Patches) == 0 {
+		return nil, nil, fmt.Errorf("no commit stands on %s", version)
+	}
+	source, err := c.source(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, checkHooks(source), nil
+}

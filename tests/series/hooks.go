@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The calls and methods that the series add, and how upstream's files name the
+// methods they belong to.
+const (
+	readHook = "scoutfs_notify_read("
+	openHook = "scoutfs_notify_open"
+)
+
+var (
+	readMethod   = regexp.MustCompile(`^\s*\.(read_iter|aio_read)\s*=\s*(\w+)`)
+	openMethod   = regexp.MustCompile(`^\s*\.open\s*=\s*(\w+)`)
+	spliceMethod = regexp.MustCompile(`^\s*\.splice_read\s*=\s*(\w+)`)
+)
+
+// checkHooks looks through patched source, path by path, for every way that a
+// file's data is read, and returns what is missing.
+//
+// A patch that applies does not say that it works: upstream's main has a second
+// scoutfs_file_read_iter, for iomap, whose end is like that of the first. The
+// hunk lands in one of the two and builds, and on a kernel that compiles the
+// other one the reader never sees a record. So each copy must have the hook.
+func checkHooks(source map[string]string) []string {
+	files := parseSource(source)
+	entries, problems := checkOperations(files)
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		problems = append(problems, checkEntry(files, name, entries[name])...)
+	}
+	return append(problems, checkGuard(source)...)
+}
+
+// cFile is a C file with its functions and initializers.
+type cFile struct {
+	path     string
+	lines    []string
+	sections []section
+}
+
+// text returns the lines of a section.
+func (f *cFile) text(s section) []string { return f.lines[s.first : s.last+1] }
+
+// at says where a section is.
+func (f *cFile) at(s section) string { return fmt.Sprintf("%s:%d: %s", f.path, s.first+1, s.name) }
+
+// parseSource returns the files in the order of their paths.
+func parseSource(source map[string]string) []cFile {
+	var all []cFile
+	for _, path := range slices.Sorted(maps.Keys(source)) {
+		lines := strings.Split(source[path], "\n")
+		all = append(all, cFile{path, lines, sections(lines)})
+	}
+	return all
+}
+
+// checkOperations looks at the file operations of regular files, which are those
+// that have a read method, and returns their read methods by function.
+func checkOperations(files []cFile) (entries map[string]string, problems []string) {
+	entries = map[string]string{}
+	for _, f := range files {
+		for _, s := range f.sections {
+			if s.function {
+				continue
+			}
+			reads, open, splice := false, "", ""
+			for _, l := range f.text(s) {
+				if m := readMethod.FindStringSubmatch(l); m != nil {
+					reads = true
+					entries[m[2]] = "." + m[1]
+				} else if m := openMethod.FindStringSubmatch(l); m != nil {
+					open = m[1]
+				} else if m := spliceMethod.FindStringSubmatch(l); m != nil {
+					splice = m[1]
+				}
+			}
+			if reads && open != openHook {
+				problems = append(problems, fmt.Sprintf("%s has no .open = %s", f.at(s), openHook))
+			}
+			// Others, such as filemap_splice_read, bypass ->read_iter.
+			if reads && splice != "" && splice != "generic_file_splice_read" {
+				problems = append(problems, fmt.Sprintf("%s has .splice_read = %s, which may read past the hook", f.at(s), splice))
+			}
+		}
+	}
+	if len(entries) == 0 {
+		problems = append(problems, "no file operations with a read method were found")
+	}
+	return entries, problems
+}
+
+// checkEntry looks for the read hook in every definition of a function that is a
+// read method.
+func checkEntry(files []cFile, name, method string) (problems []string) {
+	copies := 0
+	for _, f := range files {
+		for _, s := range f.sections {
+			if !s.function || s.name != name {
+				continue
+			}
+			copies++
+			if n := strings.Count(strings.Join(f.text(s), "\n"), readHook); n != 1 {
+				problems = append(problems, fmt.Sprintf("%s calls the read hook %d times, not once", f.at(s), n))
+			}
+		}
+	}
+	if copies == 0 {
+		problems = append(problems, fmt.Sprintf("%s is %s and has no definition to hook", name, method))
+	}
+	return problems
+}
+
+// checkGuard tells when upstream has the second read path that notify.c's #error
+// is there for: the guard stays until somebody has looked at both.
+func checkGuard(source map[string]string) (problems []string) {
+	const option = "KC_USE_IOMAP_FOR_IO"
+	defines, guard := "", false
+	for _, path := range slices.Sorted(maps.Keys(source)) {
+		if strings.HasSuffix(path, "/notify.c") {
+			guard = strings.Contains(source[path], "#ifdef "+option)
+		} else if defines == "" && strings.Contains(source[path], option) {
+			defines = path
+		}
+	}
+	if guard && defines != "" {
+		problems = append(problems, fmt.Sprintf("%s knows %s, for which notify.c has an #error", defines, option))
+	}
+	return problems
+}

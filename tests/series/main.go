@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Command series looks after patches/: it carries a series to another ScoutFS
+// release, makes all of them anew from one, checks them, and watches what
+// upstream does. docs/rebasing.md walks through it.
+//
+// It runs git on throw-away clones of the user's ScoutFS repository, which it
+// only reads, and exports what stands there.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+)
+
+const usage = `usage: series COMMAND [flags]
+
+  list            print the supported releases, oldest first
+  check [VERSION...]
+                  check the form of the series; with SCOUTFS_SRC also apply,
+                  export and compare them; with -kbuild also build them
+  rebase -from VERSION -to VERSION [-restart]
+                  carry a series to another release
+  export -clone DIRECTORY -to VERSION
+                  write what stands on the tag in your clone as the series
+  regenerate -from VERSION [-restart]
+                  make all other series anew from the one for VERSION
+  upstream-check  say in one line whether the newest series still fits upstream:
+                  "ok: " and exit status 0 if so, "needs work: " and 1 if a
+                  release does, "main needs work: " and 3 if upstream's main
+                  will at its next release, "check failed: " and 2 otherwise
+
+flags of all commands:
+`
+
+// options are what the command line says.
+type options struct {
+	patches string // folder of all series
+	src     string // the user's ScoutFS repository
+	kbuild  string // kernel build directory; "" builds nothing
+	work    string // folder for clones that outlive the command
+	from    string
+	to      string
+	clone   string // of the user's, to export from
+	branch  string // upstream's main in the user's repository; "" for the usual names
+	restart bool
+	details bool // wanted on errs
+	args    []string
+
+	out, errs io.Writer
+}
+
+// command is one of the tool's commands. run returns the exit status, which is 1
+// if it is 0 and there is an error.
+type command struct {
+	needs []string // flags that must be there
+	args  bool     // takes arguments
+	run   func(ctx context.Context, o *options) (status int, err error)
+}
+
+// failing makes a command's run of a method that only succeeds or fails.
+func failing(run func(*options, context.Context) error) func(context.Context, *options) (int, error) {
+	return func(ctx context.Context, o *options) (int, error) { return 0, run(o, ctx) }
+}
+
+var commands = map[string]command{
+	"list":           {run: failing((*options).list)},
+	"check":          {run: failing((*options).check), args: true},
+	"rebase":         {run: failing((*options).rebaseOne), needs: []string{"from", "to"}},
+	"export":         {run: failing((*options).export), needs: []string{"clone", "to"}},
+	"regenerate":     {run: failing((*options).regenerate), needs: []string{"from"}},
+	"upstream-check": {run: upstreamCheck},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// execute is main without the process: it returns the exit status.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	status, err := dispatch(ctx, args, stdout, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "series:", err)
+		status = max(status, 1)
+	}
+	return status
+}
+
+func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (status int, err error) {
+	o := &options{out: stdout, errs: stderr}
+	flags := flag.NewFlagSet("series", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&o.patches, "patches", "", "the `folder` with the folders vX.YY; the default is the repository's patches")
+	flags.StringVar(&o.src, "src", os.Getenv("SCOUTFS_SRC"), "your ScoutFS `repository` with tags; the default is SCOUTFS_SRC")
+	flags.StringVar(&o.kbuild, "kbuild", "", "a kernel build `directory`, to build with upstream's own Makefile")
+	flags.StringVar(&o.work, "work", "", "the `folder` for the clones that a person works in; the default is in the cache")
+	flags.StringVar(&o.from, "from", "", "the `version` to start from")
+	flags.StringVar(&o.to, "to", "", "the `version` to go to")
+	flags.StringVar(&o.clone, "clone", "", "export: the `directory` of your clone")
+	flags.StringVar(&o.branch, "branch", "", "upstream's main `branch` in your repository (default origin/main, upstream/main or main)")
+	flags.BoolVar(&o.restart, "restart", false, "throw away what is in the clone and start over")
+	flags.BoolVar(&o.details, "v", false, "upstream-check: print the details on standard error")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	if len(args) == 0 {
+		flags.Usage()
+		return 2, nil
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		flags.SetOutput(stdout)
+		flags.Usage()
+		return 0, nil
+	}
+	c, ok := commands[args[0]]
+	if !ok {
+		return 2, fmt.Errorf("there is no command %q; series help lists them", args[0])
+	}
+	switch err := flags.Parse(args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0, nil
+	case err != nil:
+		return 2, nil // package flag has said why
+	}
+	for _, name := range c.needs {
+		if flags.Lookup(name).Value.String() == "" {
+			return 0, fmt.Errorf("%s: the flag -%s is missing", args[0], name)
+		}
+	}
+	if o.args = flags.Args(); len(o.args) > 0 && !c.args {
+		return 0, fmt.Errorf("%s: %q is not a flag", args[0], o.args[0])
+	}
+	if err := o.fill(); err != nil {
+		return 0, err
+	}
+	return c.run(ctx, o)
+}
+
+// fill sets the folders that the command line does not name.
+func (o *options) fill() (err error) {
+	if o.patches == "" {
+		if o.patches, err = repo.Patches(); err != nil {
+			return err
+		}
+	}
+	if o.work == "" {
+		if o.work, err = repo.CacheDir("rebase"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *options) list(context.Context) error {
+	all, err := series.Versions(o.patches)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(o.out, strings.Join(all, "\n"))
+	return err
+}
+
+// report writes a line about the series for a release.
+func (o *options) report(version, format string, args ...any) {
+	fmt.Fprintf(o.out, "%s: %s\n", version, fmt.Sprintf(format, args...))
+}
+
+// write makes s the series in the folder of all series for its release, and
+// removes patches that it no longer has.
+func (o *options) write(s *series.Series) error {
+	folder := filepath.Join(o.patches, s.Version)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(folder, "*.patch"))
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.Patches {
+		if err := os.WriteFile(filepath.Join(folder, p.Name), p.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(folder, "base.txt"), []byte(s.Version+"\n"), 0o644)
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+)
+
+// reference reads the series for a version and applies it in a clone of its own.
+func (o *options) reference(ctx context.Context, version string) (*reference, func(), error) {
+	if err := checkSource(ctx, o.src); err != nil {
+		return nil, nil, err
+	}
+	s, err := series.Open(o.patches, version)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, cleanup, err := throwaway(ctx, o.src)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := newReference(ctx, c, s)
+	if err != nil {
+		cleanup()
+		return nil, nil, err
+	}
+	return r, cleanup, nil
+}
+
+// errPerson says that a person has to go on; the report says with what.
+var errPerson = errors.New("a person has to look at this")
+
+// A rebase carries a reference to a release, in a clone in the work folder. When
+// something is left for a person the clone stays, and run again it goes on from
+// what the person left in it.
+type rebase struct {
+	*options
+	r      *reference
+	to     string // release
+	dir    string // of the clone
+	branch string // in the clone
+	c      *clone
+	base   string // commit of the release
+}
+
+// rebaseOne is the command rebase.
+func (o *options) rebaseOne(ctx context.Context) error {
+	r, cleanup, err := o.reference(ctx, o.from)
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	return o.rebase(ctx, r, o.to)
+}
+
+// regenerate makes every other series anew from the one for a version. It goes
+// on after a series that needs a person, whose work it does not throw away unless
+// restart is set.
+func (o *options) regenerate(ctx context.Context) error {
+	all, err := series.Versions(o.patches)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(all, o.from) {
+		return fmt.Errorf("regenerate from %s: no such series; there are %v", o.from, all)
+	}
+	r, cleanup, err := o.reference(ctx, o.from)
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	var errs []error
+	for _, v := range all {
+		if v == o.from {
+			continue
+		}
+		if err := o.rebase(ctx, r, v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", v, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rebase carries the reference to a release and writes its series when nothing is
+// left for a person.
+func (o *options) rebase(ctx context.Context, r *reference, to string) error {
+	if !series.IsRelease(to) {
+		return fmt.Errorf("rebase to %q: releases are tags like v1.30", to)
+	}
+	b := &rebase{options: o, r: r, to: to, branch: "notify/" + to}
+	var err error
+	if b.dir, err = filepath.Abs(filepath.Join(o.work, to)); err != nil {
+		return err
+	}
+	if o.restart {
+		if err := os.RemoveAll(b.dir); err != nil {
+			return err
+		}
+	}
+	if b.c, err = b.open(ctx); err != nil {
+		return err
+	}
+	if b.base, err = b.c.commit(ctx, "refs/tags/"+to); err != nil {
+		return err
+	}
+	done, err := b.check(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.carryAll(ctx, b.c, done, func(s *step) {
+		for _, n := range s.notes() {
+			o.report(to, "%s", n)
+		}
+	})
+	if errors.Is(err, errConflict) {
+		return b.person("%v\n%s: resolve it, git add, then git am --continue", err, to)
+	}
+	if err != nil {
+		return err
+	}
+	return b.finish(ctx)
+}
+
+// person says what a person has to do, where, and how to go on.
+func (b *rebase) person(format string, args ...any) error {
+	b.report(b.to, format, args...)
+	b.report(b.to, "the clone is %s (branch %s)", b.dir, b.branch)
+	b.report(b.to, "make rebase FROM=%s TO=%s goes on from there, with RESTART=1 it starts over", b.r.Version, b.to)
+	return errPerson
+}
+
+// markKey names the series that a clone was made from in the clone's
+// configuration: its version and a hash of its text.
+const markKey = "scoutfs-notify.from"
+
+func mark(s *series.Series) string {
+	h := sha256.New()
+	for _, p := range s.Patches {
+		// The names and lengths keep one text apart from the next.
+		text := p.Bytes()
+		fmt.Fprintf(h, "%s %d\n%s", p.Name, len(text), text)
+	}
+	return fmt.Sprintf("%s %x", s.Version, h.Sum(nil))
+}
+
+// open returns the clone: a new one with the branch checked out, or the one that a
+// person went on in. A clone of another series is refused: what stands in it would
+// be exported as this one.
+func (b *rebase) open(ctx context.Context) (*clone, error) {
+	_, err := os.Stat(b.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b.create(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	const startOver = "start over with RESTART=1, which throws the clone away"
+	c := &clone{b.dir}
+	// The configuration says nothing if making the clone was cut short.
+	made, err := c.git(ctx, "config", "--local", "--default", "", "--get", markKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the clone %s: %w\n%s", b.dir, err, startOver)
+	}
+	why := ""
+	switch version, _, _ := strings.Cut(made, " "); {
+	case made == mark(b.r.Series):
+		return c, nil
+	case made == "":
+		why = "it does not say which series it was made from"
+	case version == b.r.Version:
+		why = "the series for " + version + " has changed since"
+	default:
+		why = "it was made from the series for " + version + ", not " + b.r.Version
+	}
+	return nil, fmt.Errorf("go on in the clone %s: %s; %s", b.dir, why, startOver)
+}
+
+// create makes the clone.
+func (b *rebase) create(ctx context.Context) (*clone, error) {
+	if err := os.MkdirAll(b.work, 0o755); err != nil {
+		return nil, err
+	}
+	c, err := newClone(ctx, b.src, b.dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = c.git(ctx, "checkout", "-q", "-b", b.branch, "refs/tags/"+b.to); err != nil {
+		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", b.to, err, b.src)
+	} else {
+		_, err = c.git(ctx, "config", "--local", markKey, mark(b.r.Series))
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return c, nil
+}
+
+// check looks at what a person left in the clone and returns how many patches are
+// done.
+func (b *rebase) check(ctx context.Context) (done int, err error) {
+	if op := b.c.inProgress(); op != "" {
+		return 0, b.person("git %s still waits: resolve the conflict, git add, then git %s --continue", op, op)
+	}
+	head, err := b.c.git(ctx, "rev-parse", "--symbolic-full-name", "HEAD")
+	if err != nil {
+		return 0, err
+	}
+	if head != "refs/heads/"+b.branch {
+		return 0, b.person("the clone is not on its branch: git checkout %s", b.branch)
+	}
+	dirty, err := b.c.git(ctx, "status", "--porcelain", "--untracked-files=no")
+	if err != nil {
+		return 0, err
+	}
+	if dirty != "" {
+		return 0, b.person("there are changes without a commit: amend the patch they belong to")
+	}
+	subjects, err := b.c.commitSubjects(ctx, b.base)
+	if err != nil {
+		return 0, err
+	}
+	for i, subject := range subjects {
+		if i >= len(b.r.Patches) || b.r.Patches[i].Subject() != subject {
+			return 0, b.person("commit %d is %q, which is not patch %d of %s", i+1, subject, i+1, b.r.Version)
+		}
+	}
+	return len(subjects), nil
+}
+
+// finish examines, builds and writes the carried series.
+func (b *rebase) finish(ctx context.Context) error {
+	result, err := b.r.examine(ctx, b.c, b.base, b.to)
+	if err != nil {
+		return err
+	}
+	for _, n := range result.notes {
+		b.report(b.to, "%s", n)
+	}
+	for _, p := range result.problems {
+		b.report(b.to, "PROBLEM: %s", p)
+	}
+	if len(result.problems) > 0 {
+		return b.person("amend the patch that this belongs to (git rebase -i %s)", b.to)
+	}
+	built := "not built: no -kbuild"
+	if b.kbuild != "" {
+		if err := b.c.build(ctx, b.kbuild); errors.Is(err, errBuild) {
+			return b.person("%v", err)
+		} else if err != nil {
+			return err
+		}
+		built = "built without a warning"
+	}
+	if err := b.write(result.Series); err != nil {
+		return err
+	}
+	b.report(b.to, "%d patches written to %s, %s", len(result.Patches), filepath.Join(b.patches, b.to), built)
+	// The series is in patches/ now. A clone that stayed would be taken for it
+	// by the next rebase.
+	if err := os.RemoveAll(b.dir); err != nil {
+		return fmt.Errorf("remove the clone that is no longer needed: %w", err)
+	}
+	return nil
+}
