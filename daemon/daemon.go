@@ -131,14 +131,19 @@ type source interface {
 
 // system is what Run needs of ScoutFS.
 type system interface {
-	Statfs(dir string) (notify.Mount, error)
-	Attach(dir string) (source, error)
+	Statfs(ctx context.Context, dir string) (notify.Mount, error)
+	Attach(ctx context.Context, dir string) (source, error)
 }
 
 type kernel struct{}
 
-func (kernel) Statfs(dir string) (notify.Mount, error) { return notify.Statfs(dir) }
-func (kernel) Attach(dir string) (source, error)       { return notify.Attach(dir) }
+func (kernel) Statfs(ctx context.Context, dir string) (notify.Mount, error) {
+	return notify.StatfsContext(ctx, dir)
+}
+
+func (kernel) Attach(ctx context.Context, dir string) (source, error) {
+	return notify.AttachContext(ctx, dir)
+}
 
 func run(ctx context.Context, cfg Config, sys system) (err error) {
 	if err := cfg.check(); err != nil {
@@ -152,7 +157,7 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 		return fmt.Errorf("find mount point: %w", err)
 	}
 
-	mount, err := abandonable(ctx, func() (notify.Mount, error) { return sys.Statfs(cfg.MountPoint) }, nil)
+	mount, err := sys.Statfs(ctx, cfg.MountPoint)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		err = fmt.Errorf("%w: %w", notify.ErrNotScoutFS, err)
 	}
@@ -165,8 +170,7 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 	}
 	defer dir.release()
 
-	src, err := abandonable(ctx, func() (source, error) { return sys.Attach(cfg.MountPoint) },
-		func(late source) { late.Close() })
+	src, err := sys.Attach(ctx, cfg.MountPoint)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -191,35 +195,6 @@ func run(ctx context.Context, cfg Config, sys system) (err error) {
 }
 
 var errReplaced = errors.New("mounted anew meanwhile")
-
-// abandonable waits for f, which asks the kernel and through it the cluster,
-// for as long as that takes or until the context is done. What f comes up with
-// after that is left to discard, if there is one.
-func abandonable[T any](ctx context.Context, f func() (T, error), discard func(T)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := f()
-		done <- result{v, err}
-	}()
-	select {
-	case res := <-done:
-		return res.v, res.err
-	case <-ctx.Done():
-		if discard != nil {
-			go func() {
-				if res := <-done; res.err == nil {
-					discard(res.v)
-				}
-			}()
-		}
-		var zero T
-		return zero, ctx.Err()
-	}
-}
 
 // stopped makes being told to stop while starting a success.
 func stopped(ctx context.Context, err error) error {

@@ -21,11 +21,6 @@ var ErrServed = errors.New("another scoutfs-notifyd serves this file system")
 // errUnsafeDir is a permission too many, and one that is missing to put it right.
 var errUnsafeDir = fmt.Errorf("others could replace the socket: %w", os.ErrPermission)
 
-// LockName is the name of the file in the file system's directory that the
-// daemon holds locked, with flock(2). It is a file of its own because anyone may
-// lock what anyone may open, such as the directory.
-const LockName = "notify.lock"
-
 // dirMode lets monitoring in to the state and metrics. The socket has a mode of
 // its own.
 const dirMode = os.FileMode(0o755)
@@ -49,9 +44,9 @@ func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 		}
 	}
 
-	lock, err := lockFile(d.path(LockName))
+	lock, err := lockFile(d.path(notify.LockName))
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("lock %s: %w: %s", d.path(LockName), ErrServed, d.holder())
+		return nil, fmt.Errorf("lock %s: %w: %s", d.path(notify.LockName), ErrServed, d.holder())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock run directory: %w", err)
@@ -59,8 +54,8 @@ func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 	d.lock = lock
 	// What a killed daemon has left is of no use to anybody from here on, however
 	// this start ends.
-	d.removeFile(StateName)
-	d.removeFile(MetricsName)
+	d.removeFile(notify.StateName)
+	d.removeFile(notify.MetricsName)
 	return d, nil
 }
 
@@ -73,7 +68,7 @@ func (d *runDir) release() {
 
 // holder says who serves the file system, as far as its state tells.
 func (d *runDir) holder() string {
-	st, err := ReadState(d.path(StateName))
+	st, err := notify.ReadState(d.path(notify.StateName))
 	if err != nil {
 		return "it is starting or stopping"
 	}

@@ -147,15 +147,6 @@ func (f *fakeRing) closed() bool {
 	return f.r < 0
 }
 
-// awaitClosed waits until the ring's reader is closed.
-func (f *fakeRing) awaitClosed() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.r >= 0 {
-		f.cond.Wait()
-	}
-}
-
 func (f *fakeRing) Mount() notify.Mount { return testMount }
 
 func (f *fakeRing) Fd() int {
@@ -209,9 +200,11 @@ type fakeSystem struct {
 	attachErr error
 }
 
-func (s *fakeSystem) Statfs(string) (notify.Mount, error) { return testMount, s.statfsErr }
+func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) {
+	return testMount, s.statfsErr
+}
 
-func (s *fakeSystem) Attach(string) (source, error) {
+func (s *fakeSystem) Attach(context.Context, string) (source, error) {
 	if s.attachErr != nil {
 		return nil, s.attachErr
 	}

@@ -381,7 +381,7 @@ func TestPublishing(t *testing.T) {
 		want uint64
 	}{{"early", due.Add(-1), 0}, {"due", due, 10}} {
 		r.pub.tick(r, tt.now)
-		st, err := ReadState(r.dir.path(StateName))
+		st, err := notify.ReadState(r.dir.path(notify.StateName))
 		if err != nil || st.Records != tt.want {
 			t.Errorf("%s: state %+v, %v", tt.name, st, err)
 		}
@@ -401,7 +401,7 @@ func TestPublishing(t *testing.T) {
 		t.Fatal("after a failure it is never due")
 	}
 	r.pub.tick(r, r.pub.next())
-	if st, err := ReadState(r.dir.path(StateName)); err != nil || st.Records != 20 {
+	if st, err := notify.ReadState(r.dir.path(notify.StateName)); err != nil || st.Records != 20 {
 		t.Errorf("after a failure: state %+v, %v", st, err)
 	}
 }

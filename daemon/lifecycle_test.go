@@ -159,7 +159,7 @@ func TestForeignSocketStays(t *testing.T) {
 // TestLockRemoved: who has opened the lock file before its holder removed it
 // does not get in with it, and who comes later is not kept out by him.
 func TestLockRemoved(t *testing.T) {
-	path := filepath.Join(t.TempDir(), LockName)
+	path := filepath.Join(t.TempDir(), notify.LockName)
 	holder, err := lockFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestMaxClients(t *testing.T) {
 	if err := errors.Join(expect(second, 1, 3), expect(third, 1, 3)); err != nil {
 		t.Error(err)
 	}
-	st := d.awaitState(func(st *State) bool { return st.Records == 3 })
+	st := d.awaitState(func(st *notify.State) bool { return st.Records == 3 })
 	if st.Accepted != 3 || st.Refused.MaxClients != 5 || len(st.Clients) != 2 {
 		t.Errorf("state: %+v", st)
 	}
@@ -223,9 +223,9 @@ func TestMaxClients(t *testing.T) {
 
 // awaitState reads the state file until it is as it should be: the daemon
 // writes it again after each change, at the latest after its interval.
-func (d *testDaemon) awaitState(ok func(*State) bool) *State {
+func (d *testDaemon) awaitState(ok func(*notify.State) bool) *notify.State {
 	d.t.Helper()
-	path := filepath.Join(d.dir, StateName)
+	path := filepath.Join(d.dir, notify.StateName)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		d.t.Fatal(err)
@@ -235,7 +235,7 @@ func (d *testDaemon) awaitState(ok func(*State) bool) *State {
 		d.t.Fatal(err)
 	}
 	for {
-		st, err := ReadState(path)
+		st, err := notify.ReadState(path)
 		if err != nil {
 			d.t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestStorm(t *testing.T) {
 		}
 		n += 100
 	}
-	st := d.awaitState(func(st *State) bool { return len(st.Clients) == 1 && st.Records == n })
+	st := d.awaitState(func(st *notify.State) bool { return len(st.Clients) == 1 && st.Records == n })
 	if got := st.Accepted + st.Refused.MaxClients + st.Refused.Credentials; got > 801 || st.Refused.Resources != 0 {
 		t.Errorf("state: %+v", st)
 	}
@@ -320,7 +320,7 @@ func TestSums(t *testing.T) {
 	slow := d.dial(1)
 	d.ring.emitAll(100_000)
 	d.ring.settle()
-	st := d.awaitState(func(st *State) bool { return st.Records == 100_000 })
+	st := d.awaitState(func(st *notify.State) bool { return st.Records == 100_000 })
 	c := st.Clients[0]
 	if c.Records+c.Lost != st.Records || c.Lost == 0 || !c.Behind {
 		t.Errorf("state: %+v", c)
@@ -328,7 +328,7 @@ func TestSums(t *testing.T) {
 	if st.SentRecords != c.Records || st.SentPackets != c.Packets || st.LostRecords != c.Lost || st.LostEpisodes != 1 || c.Records != c.Packets {
 		t.Errorf("state: %+v", st)
 	}
-	metrics, err := os.ReadFile(filepath.Join(d.dir, MetricsName))
+	metrics, err := os.ReadFile(filepath.Join(d.dir, notify.MetricsName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,41 +374,31 @@ func TestStopWhileStarting(t *testing.T) {
 	cfg.Logger = newLogs().logger()
 	for _, where := range []string{"statfs", "attach"} {
 		ctx, cancel := context.WithCancel(context.Background())
-		sys := &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel, make(chan struct{})}
-		if err := run(ctx, cfg, sys); err != nil {
+		if err := run(ctx, cfg, &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel}); err != nil {
 			t.Errorf("stopped in %s: %v", where, err)
-		}
-		if sys.ring.closed() {
-			t.Errorf("stopped in %s: the reader is closed before it is there", where)
-		}
-		close(sys.block)
-		if where == "attach" {
-			// Nobody wants the reader any more, which others may be waiting for.
-			sys.ring.awaitClosed()
 		}
 	}
 }
 
-// slowSystem never comes back from a call, and is told to stop there.
+// slowSystem is told to stop in a call that does not return before.
 type slowSystem struct {
 	fakeSystem
 	where string
 	stop  func()
-	block chan struct{}
 }
 
-func (s *slowSystem) Statfs(dir string) (notify.Mount, error) {
+func (s *slowSystem) Statfs(ctx context.Context, dir string) (notify.Mount, error) {
 	if s.where == "statfs" {
 		s.stop()
-		<-s.block
+		return notify.Mount{}, fmt.Errorf("identify: %w", ctx.Err())
 	}
-	return s.fakeSystem.Statfs(dir)
+	return s.fakeSystem.Statfs(ctx, dir)
 }
 
-func (s *slowSystem) Attach(dir string) (source, error) {
+func (s *slowSystem) Attach(ctx context.Context, dir string) (source, error) {
 	if s.where == "attach" {
 		s.stop()
-		<-s.block
+		return nil, fmt.Errorf("attach: %w", ctx.Err())
 	}
-	return s.fakeSystem.Attach(dir)
+	return s.fakeSystem.Attach(ctx, dir)
 }

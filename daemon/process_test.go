@@ -279,7 +279,7 @@ func TestProcessKilled(t *testing.T) {
 	if err := run(t.Context(), cfg, &fakeSystem{attachErr: notify.ErrNotSupported}); !errors.Is(err, notify.ErrNotSupported) {
 		t.Errorf("Run: %v", err)
 	}
-	for _, name := range []string{StateName, MetricsName, LockName} {
+	for _, name := range []string{notify.StateName, notify.MetricsName, notify.LockName} {
 		if _, err := os.Lstat(filepath.Join(p.dir, name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s after a failed start: %v", name, err)
 		}

@@ -4,9 +4,13 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // publisher tells the world how the relay is: the state and metrics files, and
@@ -90,26 +94,27 @@ func (p *publisher) stopping() { p.manager.send("STOPPING=1") }
 
 // close removes the files.
 func (p *publisher) close(r *relay) {
-	r.dir.removeFile(StateName)
-	r.dir.removeFile(MetricsName)
+	r.dir.removeFile(notify.StateName)
+	r.dir.removeFile(notify.MetricsName)
 	p.manager.close()
 }
 
 func (p *publisher) writeFiles(r *relay) error {
 	st := r.state()
 	p.buf.Reset()
-	if err := st.WriteMetrics(&p.buf); err != nil {
-		return fmt.Errorf("encode metrics: %w", err)
-	}
-	if err := r.dir.replaceFile(MetricsName, p.buf.Bytes()); err != nil {
+	writeMetrics(&p.buf, st)
+	if err := r.dir.replaceFile(notify.MetricsName, p.buf.Bytes()); err != nil {
 		return fmt.Errorf("write metrics: %w", err)
 	}
 	// Last: who sees new state finds metrics that are no older.
 	p.buf.Reset()
-	if err := st.WriteJSON(&p.buf); err != nil {
+	e := json.NewEncoder(&p.buf)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(st); err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := r.dir.replaceFile(StateName, p.buf.Bytes()); err != nil {
+	if err := r.dir.replaceFile(notify.StateName, p.buf.Bytes()); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
@@ -118,4 +123,45 @@ func (p *publisher) writeFiles(r *relay) error {
 func (p *publisher) status(r *relay) string {
 	return fmt.Sprintf("STATUS=%d clients, %d records, %d dropped by the kernel, %d lost by clients",
 		len(r.clients), r.count.records, r.count.kernelDropped, r.count.lost)
+}
+
+// state takes a snapshot.
+func (r *relay) state() *notify.State {
+	n := &r.count
+	st := &notify.State{
+		Version:       r.cfg.Version,
+		MountPoint:    r.cfg.MountPoint,
+		FSID:          r.mount.FSID,
+		RID:           r.mount.RID,
+		PID:           os.Getpid(),
+		Start:         r.start.Round(0),
+		Updated:       time.Now().Round(0),
+		Socket:        r.ln.path,
+		Records:       n.records,
+		LastSeq:       n.lastSeq,
+		KernelDropped: n.kernelDropped,
+		Batches:       n.batches,
+		FullBatches:   n.fullBatches,
+		SentRecords:   n.sent,
+		SentPackets:   n.packets,
+		LostRecords:   n.lost,
+		LostEpisodes:  n.episodes,
+		MaxClients:    r.cfg.MaxClients,
+		Accepted:      n.accepted,
+		Refused:       n.refused,
+		Clients:       make([]notify.ClientState, 0, len(r.clients)),
+	}
+	for _, c := range r.clients {
+		st.Clients = append(st.Clients, notify.ClientState{
+			ID:        c.id,
+			PID:       c.pid,
+			Since:     c.since.Round(0),
+			PerPacket: c.perPacket,
+			Records:   c.records,
+			Packets:   c.packets,
+			Lost:      c.lost,
+			Behind:    c.behind.on,
+		})
+	}
+	return st
 }

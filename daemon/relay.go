@@ -57,7 +57,7 @@ type counts struct {
 	lost          uint64 // records
 	episodes      uint64
 	accepted      uint64
-	refused       RefusedState
+	refused       notify.Refusals
 }
 
 func newRelay(cfg *Config, src source, dir *runDir, ln *listener) (*relay, error) {

@@ -171,12 +171,12 @@ func TestModes(t *testing.T) {
 			defer unix.Umask(unix.Umask(umask))
 			d := startDaemon(t, cfg)
 			for name, want := range map[string]fs.FileMode{
-				"..":              fs.ModeDir | 0o755,
-				".":               fs.ModeDir | 0o755,
-				notify.SocketName: fs.ModeSocket | 0o600,
-				LockName:          0o600 &^ fs.FileMode(umask),
-				StateName:         0o644,
-				MetricsName:       0o644,
+				"..":               fs.ModeDir | 0o755,
+				".":                fs.ModeDir | 0o755,
+				notify.SocketName:  fs.ModeSocket | 0o600,
+				notify.LockName:    0o600 &^ fs.FileMode(umask),
+				notify.StateName:   0o644,
+				notify.MetricsName: 0o644,
 			} {
 				fi, err := os.Lstat(filepath.Join(d.dir, name))
 				if err != nil {

@@ -3,10 +3,10 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,17 +15,17 @@ import (
 // ErrNotScoutFS is returned for a path that is not on a mounted ScoutFS.
 var ErrNotScoutFS = errors.New("not a mounted ScoutFS")
 
-// ID is a 64-bit identifier of ScoutFS, written as it does: 16 hexadecimal
+// ID is a 64-bit identifier of ScoutFS, written as ScoutFS does: 16 hexadecimal
 // digits.
 type ID uint64
 
 // String returns the identifier's 16 hexadecimal digits.
 func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
-// MarshalText gives what String does.
+// MarshalText returns the same as String.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// UnmarshalText takes what String gives.
+// UnmarshalText parses what String returns, and nothing else.
 func (id *ID) UnmarshalText(b []byte) error {
 	var v uint64
 	if len(b) != 16 {
@@ -48,22 +48,23 @@ func (id *ID) UnmarshalText(b []byte) error {
 
 // Mount identifies one mount of one file system.
 type Mount struct {
-	// FSID is the file system's, the same wherever it is mounted.
+	// FSID identifies the file system. It is the same wherever that is mounted.
 	FSID ID
 
-	// RID is this mount's: each mount of a file system, on any node, gets a
+	// RID identifies this mount: each mount of a file system, on any node, gets a
 	// random one.
 	RID ID
 }
 
-// Statfs says which file system is mounted at a directory. Any directory of
-// the file system will do, if the caller may open it; no privilege is needed.
+// Statfs identifies the file system that is mounted at a directory. Any directory
+// of the file system will do, if the caller may open it; no privilege is needed.
 //
-// The kernel asks the cluster's server while it answers, so Statfs can take
-// as long as that is away. The directory is open only meanwhile.
+// The kernel asks the cluster's server, so Statfs can block for as long as that
+// is away; see [StatfsContext]. The directory stays open, and so keeps the file
+// system mounted, until the kernel has answered.
 //
-// The error is [ErrNotScoutFS] for another file system, or the system's:
-// [os.ErrNotExist], [os.ErrPermission] and so on.
+// The error is [ErrNotScoutFS] for another file system, or the system's, such as
+// [os.ErrNotExist] or [os.ErrPermission].
 func Statfs(dir string) (Mount, error) {
 	fd, m, err := openMount(dir)
 	if err != nil {
@@ -73,8 +74,14 @@ func Statfs(dir string) (Mount, error) {
 	return m, nil
 }
 
-// openMount opens a directory of a ScoutFS. It wants a directory because
-// opening a file would be an access, which makes a record.
+// StatfsContext is [Statfs] for no longer than the context lasts. The system call
+// goes on in the background then.
+func StatfsContext(ctx context.Context, dir string) (Mount, error) {
+	return await(ctx, "identify file system at "+dir, func() (Mount, error) { return Statfs(dir) }, nil)
+}
+
+// openMount opens a directory of a ScoutFS. Opening a regular file instead would
+// be an access itself, and make a record.
 func openMount(dir string) (fd int, m Mount, err error) {
 	for {
 		fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -105,7 +112,8 @@ func statfs(fd int) (Mount, error) {
 		}
 		break
 	}
-	// Asked before the ioctl: the same number may mean anything elsewhere.
+	// Checked before the ioctl, whose number may mean anything on another file
+	// system.
 	if uint32(st.Type) != superMagic {
 		return Mount{}, ErrNotScoutFS
 	}
@@ -117,17 +125,4 @@ func statfs(fd int) (Mount, error) {
 		return Mount{}, err
 	}
 	return Mount{FSID: ID(sfm.FSID), RID: ID(sfm.RID)}, nil
-}
-
-// RunDir is where the daemons of a node keep their sockets, in a directory for
-// each file system.
-const RunDir = "/run/scoutfs"
-
-// SocketName is the name of the daemon's socket in its directory.
-const SocketName = "notify.sock"
-
-// SocketPath returns where the daemon that serves a file system listens:
-// /run/scoutfs/<fsid>/notify.sock.
-func SocketPath(fsid ID) string {
-	return filepath.Join(RunDir, fsid.String(), SocketName)
 }

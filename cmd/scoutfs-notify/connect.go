@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -24,7 +23,7 @@ func connect(ctx context.Context, env *environment, mount string) (*notify.Clien
 	return c, nil
 }
 
-// explain adds what to do to an error of finding or reaching the daemon.
+// explain adds what to do to an error of finding or reaching the notify.
 func explain(env *environment, err error, mount string) error {
 	switch {
 	case errors.Is(err, notify.ErrNotRunning):
@@ -67,7 +66,7 @@ func unitName(env *environment, mount string) string {
 func mountPointOf(env *environment, mount string) string {
 	if isSocketPath(mount) {
 		// A daemon that was killed has left it.
-		if st, err := daemon.ReadState(filepath.Join(filepath.Dir(mount), daemon.StateName)); err == nil {
+		if st, err := notify.ReadState(filepath.Join(filepath.Dir(mount), notify.StateName)); err == nil {
 			return st.MountPoint
 		}
 		return ""

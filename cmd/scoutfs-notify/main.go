@@ -58,7 +58,7 @@ type environment struct {
 	now    func() time.Time
 	height func() int // of the terminal in lines, 0 if stdout is none
 
-	statfs func(dir string) (notify.Mount, error)
+	statfs func(ctx context.Context, dir string) (notify.Mount, error)
 	runDir string // of daemons' sockets
 	sysfs  string // of ScoutFS's mounts
 	proc   string
@@ -70,7 +70,7 @@ func systemEnvironment() *environment {
 		stderr: os.Stderr,
 		now:    time.Now,
 		height: func() int { return terminalHeight(os.Stdout) },
-		statfs: notify.Statfs,
+		statfs: notify.StatfsContext,
 		runDir: notify.RunDir,
 		sysfs:  "/sys/fs/scoutfs",
 		proc:   "/proc",

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -132,7 +131,7 @@ func TestCommandLine(t *testing.T) {
 		{"top not running", []string{"top", socket}, 1, "", start},
 		{"stat help", []string{"stat", "-h"}, 0, "Usage: scoutfs-notify stat", ""},
 		{"stat nothing", []string{"stat"}, 64, "", "stat: a mount point is missing"},
-		{"stat no such", []string{"stat", dir + "/none"}, 1, "", "scoutfs-notify: stat " + dir + "/none: no such file or directory" + nameOne},
+		{"stat no such", []string{"stat", dir + "/none"}, 1, "", "scoutfs-notify: open " + dir + "/none: no such file or directory" + nameOne},
 		{"stat other file system", []string{"stat", dir}, 1, "", "scoutfs-notify: identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail other file system", []string{"tail", dir}, 1, "", "identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
@@ -190,7 +189,7 @@ func TestUnitName(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := filepath.Join(dir, "run", notify.SocketName)
-	write(t, filepath.Join(dir, "run", daemon.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
+	write(t, filepath.Join(dir, "run", notify.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
 	other := fakeDaemon(t, func(*net.UnixConn) {})
 	quoted := "'scoutfs-notifyd@" + escapeUnitPath(mounted) + ".service'"
 	for arg, want := range map[string]string{

@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -35,21 +34,13 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	var st *status
-	gathered := make(chan struct{})
-	go func() {
-		st, err = gather(env, mount)
-		close(gathered)
-	}()
-	select {
-	case <-gathered:
-	case <-ctx.Done():
-		return nil // the cluster takes its time to say which file system it is
-	}
-	if err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
-		}
+	st, err := gather(ctx, env, mount)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil // stopped while the cluster took its time
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
+	case err != nil:
 		return explain(env, err, mount)
 	}
 	if *asJSON {
@@ -71,7 +62,7 @@ type status struct {
 	FSID    notify.ID       `json:"fsid"`
 	RID     notify.ID       `json:"rid"`
 	Running bool            `json:"running"` // a daemon serves the file system
-	Daemon  *daemon.State   `json:"daemon"`  // null if none does
+	Daemon  *notify.State   `json:"daemon"`  // null if none does
 	Kernel  *kernelCounters `json:"kernel"`  // null if the module has no notify support
 }
 
@@ -82,28 +73,24 @@ type kernelCounters struct {
 	ReaderAttached  uint64 `json:"reader_attached"`   // times that a reader attached
 }
 
-// gather finds out all there is about a mount, named by a directory of it or by
-// its daemon's socket.
-func gather(env *environment, mount string) (*status, error) {
-	if isSocketPath(mount) {
-		return gatherFrom(env, filepath.Dir(mount), notify.Mount{})
-	}
-	// A daemon that says what it serves makes it unnecessary to ask the file
-	// system, which cannot be unmounted while it answers.
+// gather collects the status of a mount, named by a directory of it or by its
+// daemon's socket.
+func gather(ctx context.Context, env *environment, mount string) (*status, error) {
+	// A file system cannot be unmounted while it is asked which one it is. The
+	// state file of a daemon that serves it makes that unnecessary.
 	if socket, ok := (&notify.Dialer{RunDir: env.runDir}).Served(mount); ok {
 		if st, err := gatherFrom(env, filepath.Dir(socket), notify.Mount{}); err == nil && st.Running {
 			return st, nil
 		}
 	}
-	fi, err := os.Stat(mount)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.IsDir() {
+	m, err := env.statfs(ctx, mount)
+	isFile := errors.Is(err, syscall.ENOTDIR)
+	switch {
+	case (isFile || errors.Is(err, os.ErrNotExist)) && isSocketPath(mount):
+		return gatherFrom(env, filepath.Dir(mount), notify.Mount{})
+	case isFile:
 		return nil, fmt.Errorf("stat %s: %w", mount, notify.ErrTarget)
-	}
-	m, err := env.statfs(mount)
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	return gatherFrom(env, filepath.Join(env.runDir, m.FSID.String()), m)
@@ -113,13 +100,13 @@ func gather(env *environment, mount string) (*status, error) {
 // of a mount, or of the one that the daemon serves.
 func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 	st := status{FSID: m.FSID, RID: m.RID}
-	state, err := daemon.ReadState(filepath.Join(dir, daemon.StateName))
+	state, err := notify.ReadState(filepath.Join(dir, notify.StateName))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	if state != nil {
 		// The file of a daemon that was killed is still there.
-		if st.Running, err = holdsLock(env.proc, filepath.Join(dir, daemon.LockName), state.PID); err != nil {
+		if st.Running, err = holdsLock(env.proc, filepath.Join(dir, notify.LockName), state.PID); err != nil {
 			return nil, err
 		}
 	}
