@@ -52,7 +52,7 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		err = st.print(env.stdout, startHint(env, mount))
 	}
 	if err == nil && !st.Running {
-		err = errSaid
+		err = errReported
 	}
 	return err
 }
@@ -96,8 +96,8 @@ func gather(ctx context.Context, env *environment, mount string) (*status, error
 	return gatherFrom(env, filepath.Join(env.runDir, m.FSID.String()), m)
 }
 
-// gatherFrom finds out what the daemon's directory and the kernel's counters tell
-// of a mount, or of the one that the daemon serves.
+// gatherFrom collects what the daemon's directory and the kernel's counters say
+// about a mount; for the zero Mount, about the one that the daemon serves.
 func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 	st := status{FSID: m.FSID, RID: m.RID}
 	state, err := notify.ReadState(filepath.Join(dir, notify.StateName))
@@ -105,7 +105,7 @@ func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 		return nil, err
 	}
 	if state != nil {
-		// The file of a daemon that was killed is still there.
+		// A daemon that was killed leaves its file.
 		if st.Running, err = holdsLock(env.proc, filepath.Join(dir, notify.LockName), state.PID); err != nil {
 			return nil, err
 		}
@@ -120,8 +120,8 @@ func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 	return &st, err
 }
 
-// holdsLock tells whether a process has locked a file. It asks /proc/locks, as
-// trying to lock the file could keep a daemon from starting.
+// holdsLock tells whether a process has locked a file. It asks /proc/locks: trying
+// to lock the file could keep a daemon from starting.
 func holdsLock(proc, path string, pid int) (bool, error) {
 	fi, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -146,7 +146,8 @@ func holdsLock(proc, path string, pid int) (bool, error) {
 //
 //	1: FLOCK  ADVISORY  WRITE 4242 00:18:1234 0 EOF
 //
-// The device is not compared, since stat(2) gives another on some file systems.
+// It does not compare the device, for which stat(2) gives another number on some
+// file systems.
 func findLock(r io.Reader, pid int, ino uint64) (bool, error) {
 	s := bufio.NewScanner(r)
 	for s.Scan() {
@@ -163,10 +164,10 @@ func findLock(r io.Reader, pid int, ino uint64) (bool, error) {
 	return false, s.Err()
 }
 
-// readCounters returns a mount's counters, nil if there are none of notify.
+// readCounters returns a mount's notify counters, nil if it has none.
 func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
-	// The directories are named by parts of the identifiers, which need not be
-	// unique.
+	// The directories have only parts of the identifiers in their names, which need
+	// not be unique.
 	files, err := filepath.Glob(filepath.Join(sysfs, "*", "rid"))
 	if err != nil {
 		return nil, err
@@ -199,7 +200,7 @@ func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
 	return nil, nil
 }
 
-// readID reads an identifier from a file, 0 if there is none.
+// readID reads an identifier from a file; 0 if there is none.
 func readID(file string) notify.ID {
 	var id notify.ID
 	if b, err := os.ReadFile(file); err == nil {
