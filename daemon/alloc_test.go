@@ -32,8 +32,8 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 			tb.Fatal(err)
 		}
 	}
-	if len(r.clients) != len(perPacket) {
-		tb.Fatalf("%d clients", len(r.clients))
+	if len(r.clients.list) != len(perPacket) {
+		tb.Fatalf("%d clients", len(r.clients.list))
 	}
 	fds := make([]int, len(conns))
 	for i, c := range conns {
@@ -51,13 +51,13 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 		if err != nil || !ready.source {
 			tb.Fatalf("poll: %+v, %v", ready, err)
 		}
-		if got, err := r.drain(); err != nil || got != n {
+		if got, err := r.relayBatch(); err != nil || got != n {
 			tb.Fatalf("drained %d records, %v", got, err)
 		}
 		if _, err := r.poll(time.Now(), false); err != nil {
 			tb.Fatal(err)
 		}
-		r.pub.dirty = false
+		r.pub.news = false
 		for _, fd := range fds {
 			for left := n; left > 0; {
 				got, err := unix.Read(fd, buf)

@@ -19,9 +19,8 @@ import (
 )
 
 // runOnce runs a daemon that cannot start.
-func runOnce(t *testing.T, cfg Config, ring *fakeRing) error {
+func runOnce(t *testing.T, cfg *config, ring *fakeRing) error {
 	t.Helper()
-	cfg.Logger = newLogs().logger()
 	return run(context.Background(), cfg, &fakeSystem{ring: ring})
 }
 
@@ -49,8 +48,8 @@ func TestSocketInTheWay(t *testing.T) {
 			ln.SetUnlinkOnClose(false)
 			ln.Close()
 		}, nil},
-		{"live", listenOn("unixpacket"), ErrServed},
-		{"live stream", listenOn("unix"), ErrServed},
+		{"live", listenOn("unixpacket"), errServed},
+		{"live stream", listenOn("unix"), errServed},
 		{"live, with connections waiting", func(t *testing.T, path string) {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
@@ -72,7 +71,7 @@ func TestSocketInTheWay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-		}, ErrServed},
+		}, errServed},
 		{"file", func(t *testing.T, path string) {
 			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 				t.Fatal(err)
@@ -86,7 +85,7 @@ func TestSocketInTheWay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := testConfig(t)
-			dir := filepath.Join(cfg.RunDir, testMount.FSID.String())
+			dir := filepath.Join(cfg.runDir, testMount.FSID.String())
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +106,7 @@ func TestSocketInTheWay(t *testing.T) {
 			}
 			ring := newFakeRing(t)
 			if err := runOnce(t, cfg, ring); !errors.Is(err, tt.want) {
-				t.Errorf("Run: %v, want %v", err, tt.want)
+				t.Errorf("run: %v, want %v", err, tt.want)
 			}
 			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 				t.Errorf("it was touched: %v", err)
@@ -123,11 +122,11 @@ func TestSecondRun(t *testing.T) {
 	cfg := testConfig(t)
 	d := startDaemon(t, cfg)
 	c := d.dial(0)
-	other := cfg
-	other.MountPoint = "/mnt/other"
-	err := runOnce(t, other, newFakeRing(t))
-	if !errors.Is(err, ErrServed) || !strings.Contains(err.Error(), cfg.MountPoint) {
-		t.Errorf("Run: %v", err)
+	other := *cfg
+	other.mountPoint = "/mnt/other"
+	err := runOnce(t, &other, newFakeRing(t))
+	if !errors.Is(err, errServed) || !strings.Contains(err.Error(), cfg.mountPoint) {
+		t.Errorf("run: %v", err)
 	}
 	d.ring.emit(1)
 	if err := expect(c, 1, 1); err != nil {
@@ -192,7 +191,7 @@ func TestLockRemoved(t *testing.T) {
 
 func TestMaxClients(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.MaxClients = 2
+	cfg.maxClients = 2
 	d := startDaemon(t, cfg)
 	first, second := d.dial(0), d.dial(0)
 	for range 5 {
@@ -253,7 +252,7 @@ func (d *testDaemon) awaitState(ok func(*notify.State) bool) *notify.State {
 // nothing, or crash, leave nothing behind and cost nobody a record.
 func TestStorm(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.MaxClients = 20
+	cfg.maxClients = 20
 	d := startDaemon(t, cfg)
 	healthy := d.dial(0)
 	before := descriptors(t)
@@ -315,7 +314,7 @@ func TestStorm(t *testing.T) {
 // the metrics and the client's own count.
 func TestSums(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.SendBuffer = MinSendBuffer
+	cfg.sendBuffer = minSendBuffer
 	d := startDaemon(t, cfg)
 	slow := d.dial(1)
 	d.ring.emitAll(100_000)
@@ -358,12 +357,11 @@ func TestSums(t *testing.T) {
 	}
 }
 
-func TestConfigWithoutLogger(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Logger = nil
+// TestStopAtOnce: being told to stop before anything is a success.
+func TestStopAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := run(ctx, cfg, &fakeSystem{ring: newFakeRing(t)}); err != nil {
+	if err := run(ctx, testConfig(t), &fakeSystem{ring: newFakeRing(t)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -371,7 +369,6 @@ func TestConfigWithoutLogger(t *testing.T) {
 // TestStopWhileStarting: the kernel can take its time to answer.
 func TestStopWhileStarting(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Logger = newLogs().logger()
 	for _, where := range []string{"statfs", "attach"} {
 		ctx, cancel := context.WithCancel(context.Background())
 		if err := run(ctx, cfg, &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel}); err != nil {

@@ -24,7 +24,8 @@ func TestDelivery(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
 			cfg := testConfig(t)
-			cfg.SendBuffer = 1 << 28 // holds all
+			needLargeQueues(t)
+			cfg.sendBuffer = 1 << 28 // holds all
 			d := startDaemon(t, cfg)
 			errs := make(chan error)
 			for _, size := range sizes {
@@ -73,7 +74,7 @@ func TestStop(t *testing.T) {
 	d.ring.emit(700)
 	d.stop()
 	if err := d.wait(); err != nil {
-		t.Fatalf("Run: %v", err)
+		t.Fatalf("run: %v", err)
 	}
 	if err := errors.Join(expect(c, 1, 700), expectEOF(c)); err != nil {
 		t.Error(err)
@@ -107,7 +108,7 @@ func TestStopUnderLoad(t *testing.T) {
 		}
 	}
 	if err := d.wait(); err != nil {
-		t.Errorf("Run: %v", err)
+		t.Errorf("run: %v", err)
 	}
 	<-loaded
 	line := d.log.await("msg=stopping")
@@ -126,7 +127,7 @@ func TestUnmount(t *testing.T) {
 	d.ring.emit(700)
 	d.ring.unmount()
 	if err := d.wait(); err != nil {
-		t.Fatalf("Run: %v", err)
+		t.Fatalf("run: %v", err)
 	}
 	if err := errors.Join(expect(c, 1, 700), expectEOF(c)); err != nil {
 		t.Error(err)
@@ -139,7 +140,7 @@ func TestSourceFailure(t *testing.T) {
 	c := d.dial(0)
 	d.ring.fail(unix.EIO)
 	if err := d.wait(); !errors.Is(err, unix.EIO) {
-		t.Fatalf("Run: %v, want EIO", err)
+		t.Fatalf("run: %v, want EIO", err)
 	}
 	if err := expectEOF(c); err != nil {
 		t.Error(err)
@@ -167,7 +168,7 @@ func TestModes(t *testing.T) {
 	for _, umask := range []int{0, 0o177, 0o777} {
 		t.Run(fmt.Sprintf("%04o", umask), func(t *testing.T) {
 			cfg := testConfig(t)
-			cfg.RunDir = filepath.Join(cfg.RunDir, "scoutfs")
+			cfg.runDir = filepath.Join(cfg.runDir, "scoutfs")
 			defer unix.Umask(unix.Umask(umask))
 			d := startDaemon(t, cfg)
 			for name, want := range map[string]fs.FileMode{

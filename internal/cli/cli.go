@@ -124,7 +124,7 @@ func checkRange[T cmp.Ordered](v, least, most, unlimited T) error {
 	case v >= least && v <= most:
 		return nil
 	case most == unlimited:
-		return fmt.Errorf("the least is %v", least)
+		return fmt.Errorf("out of range: %v or more", least)
 	default:
 		return fmt.Errorf("out of range: %v to %v", least, most)
 	}
