@@ -2,4 +2,4 @@ module git.anomalous.dev/alphacentri/scoutfs-notify
 
 go 1.24.0
 
-require golang.org/x/sys v0.35.0
+require golang.org/x/sys v0.39.0
