@@ -28,7 +28,7 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 		conns = append(conns, conn)
 	}
 	for range 2 {
-		if _, err := r.poll(time.Now(), false); err != nil {
+		if _, _, err := r.poll(time.Now(), false); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -47,14 +47,14 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 	buf := make([]byte, notify.RingRecords*notify.RecordSize)
 	return func() {
 		ring.emit(n)
-		ready, err := r.poll(time.Time{}, true)
-		if err != nil || !ready.source {
-			tb.Fatalf("poll: %+v, %v", ready, err)
+		ready, _, err := r.poll(time.Time{}, true)
+		if err != nil || ready != unix.POLLIN {
+			tb.Fatalf("poll: %#x, %v", ready, err)
 		}
 		if got, err := r.relayBatch(); err != nil || got != n {
 			tb.Fatalf("drained %d records, %v", got, err)
 		}
-		if _, err := r.poll(time.Now(), false); err != nil {
+		if _, _, err := r.poll(time.Now(), false); err != nil {
 			tb.Fatal(err)
 		}
 		r.pub.news = false

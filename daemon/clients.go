@@ -177,26 +177,23 @@ func (cs *clients) vet(fd int) (pid int32, ok bool) {
 	pid, err := cs.peers.check(fd)
 	switch {
 	case err == nil:
+		if err = setSendBuffer(fd, cs.sendBuffer); err == nil {
+			return pid, true
+		}
+		cs.refused.Resources++
+		cs.log.Error("turning a client away", "pid", pid, "error", err)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		cs.refused.Resources++
 		cs.logExhausted(err)
-		return pid, false
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
 		cs.log.Debug("a client has left before it was let in", "pid", pid)
-		return pid, false
 	default:
 		cs.refused.Credentials++
 		if cs.stranger.allow() {
 			cs.log.Warn("turning a client away", "pid", pid, "error", err)
 		}
-		return pid, false
 	}
-	if err := setSendBuffer(fd, cs.sendBuffer); err != nil {
-		cs.refused.Resources++
-		cs.log.Error("turning a client away", "pid", pid, "error", err)
-		return pid, false
-	}
-	return pid, true
+	return pid, false
 }
 
 // logExhausted logs that something ran out.

@@ -3,10 +3,12 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
@@ -59,17 +61,9 @@ var releaseTag = regexp.MustCompile(`\bv[0-9]+\.[0-9]+\b`)
 // moduleRelease returns the release of the loaded ScoutFS module, such as v1.30,
 // or "" if the module does not say. dir is its directory in /sys/module.
 func moduleRelease(dir string) string {
-	// ScoutFS has it in a note of the module; a packager may have set the version.
-	if b, err := os.ReadFile(filepath.Join(dir, "notes", ".note.git_describe")); err == nil {
-		if tag := releaseTag.Find(b); tag != nil {
-			return string(tag)
-		}
-	}
-	if b, err := os.ReadFile(filepath.Join(dir, "version")); err == nil {
-		if tag := releaseTag.FindString("v" + string(b)); tag != "" {
-			return tag
-		}
-		return releaseTag.FindString(string(b))
-	}
-	return ""
+	// ScoutFS has it in a note of the module; a packager may have set the version,
+	// with or without the v. What is missing reads as empty.
+	note, _ := os.ReadFile(filepath.Join(dir, "notes", ".note.git_describe"))
+	version, _ := os.ReadFile(filepath.Join(dir, "version"))
+	return cmp.Or(releaseTag.FindString(string(note)), releaseTag.FindString("v"+strings.TrimPrefix(string(version), "v")))
 }

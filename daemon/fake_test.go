@@ -321,8 +321,8 @@ func testConfig(t testing.TB) *config {
 // largeQueues tells whether queues can be larger than net.core.wmem_max.
 var largeQueues = true
 
-// fallBack has the daemon do with the queues that the system allows if there is no
-// CAP_NET_ADMIN, which production insists on.
+// fallBack makes the daemon do with the queues that the system allows if there is
+// no CAP_NET_ADMIN, on which production insists.
 func fallBack() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -335,15 +335,6 @@ func fallBack() error {
 		return err
 	}
 	return nil
-}
-
-// needLargeQueues skips a test that is about more than the system allows to be
-// queued.
-func needLargeQueues(t testing.TB) {
-	t.Helper()
-	if !largeQueues {
-		t.Skip("skipped: without CAP_NET_ADMIN queues are as small as net.core.wmem_max")
-	}
 }
 
 // startDaemon starts a daemon that is stopped at the end of the test, and waits

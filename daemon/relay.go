@@ -30,24 +30,24 @@ func (r *relay) loop() error {
 	// There may be records since the reader was attached.
 	next, asleep := time.Now(), false
 	for {
-		ready, err := r.poll(next, asleep)
-		if err != nil || ready.stop {
+		ready, stop, err := r.poll(next, asleep)
+		if err != nil || stop {
 			return err
 		}
 		now := time.Now()
 		r.pub.tick(now, r.changed())
 
-		if !ready.source && (asleep || now.Before(next)) {
+		if ready == 0 && (asleep || now.Before(next)) {
 			continue
 		}
 		n, err := r.relayBatch()
 		switch {
 		case err != nil:
 			return err
-		case n == 0 && ready.hangup:
+		case n == 0 && ready&unix.POLLHUP != 0:
 			// Draining should have failed. This must not go in circles.
 			return notify.ErrUnmounted
-		case n == 0 && ready.broken:
+		case n == 0 && ready&(unix.POLLERR|unix.POLLNVAL) != 0:
 			return errors.New("poll reader: the descriptor is in error")
 		case n >= fullBatch:
 			next, asleep = now, false
@@ -190,14 +190,6 @@ func (r *relay) close() {
 	unix.Close(r.stop)
 }
 
-// readiness is what poll found for the loop.
-type readiness struct {
-	stop   bool
-	source bool // has records, or one of:
-	hangup bool
-	broken bool
-}
-
 // Indices of pollfds.
 const (
 	pollStop = iota
@@ -205,9 +197,10 @@ const (
 	pollClients // and from there on
 )
 
-// poll waits until next or, if asleep, until the source has something; in both
-// cases no longer than until something else is to be done. It serves clients.
-func (r *relay) poll(next time.Time, asleep bool) (readiness, error) {
+// poll waits until next or, if asleep, until the source is ready; in both cases no
+// longer than until something else is to be done. It serves clients, and returns
+// poll(2)'s word on the source, 0 for nothing.
+func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err error) {
 	until := r.pub.next(r.changed())
 	source := unix.PollFd{Fd: -1, Events: unix.POLLIN}
 	if asleep {
@@ -220,16 +213,10 @@ func (r *relay) poll(next time.Time, asleep bool) (readiness, error) {
 	r.pollfds = fds
 
 	if err := r.ppoll(fds, earlier(until, reopen)); err != nil {
-		return readiness{}, fmt.Errorf("poll: %w", err)
+		return 0, false, fmt.Errorf("poll: %w", err)
 	}
 	r.clients.serve(fds[pollClients:])
-	revents := fds[pollSource].Revents
-	return readiness{
-		stop:   fds[pollStop].Revents != 0,
-		source: revents != 0,
-		hangup: revents&unix.POLLHUP != 0,
-		broken: revents&(unix.POLLERR|unix.POLLNVAL) != 0,
-	}, nil
+	return fds[pollSource].Revents, fds[pollStop].Revents != 0, nil
 }
 
 // ppoll waits for an event or until a time; the zero time is never.

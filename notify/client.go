@@ -3,6 +3,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,23 +75,16 @@ func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error
 
 // connect connects to a socket and asks for batches.
 func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
-	records := d.MaxRecords
-	if records == 0 {
-		records = RingRecords
-	}
+	records := cmp.Or(d.MaxRecords, RingRecords)
 	if records < 1 || records > RingRecords {
 		return nil, fmt.Errorf("connect to %s: %w: %d records a packet, not 1 to %d", path, ErrRequest, records, RingRecords)
 	}
-	pkt, err := Request{MaxRecords: uint32(records)}.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", path, err)
-	}
-
+	pkt, _ := Request{MaxRecords: uint32(records)}.MarshalBinary() // which is in range
 	conn, err := dial(ctx, path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		err = ErrNotRunning
+	}
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("connect to %s: %w", path, ErrNotRunning)
-		}
 		return nil, fmt.Errorf("connect to %s: %w", path, unwrapNet(err))
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -98,7 +92,7 @@ func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
 	}
 	if _, err := conn.Write(pkt); err != nil {
 		conn.Close()
-		if hungUp(err) {
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 			err = ErrRefused
 		}
 		return nil, fmt.Errorf("send request to %s: %w", path, unwrapNet(err))
@@ -115,28 +109,22 @@ func (d *Dialer) Served(target string) (path string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	dirs, err := os.ReadDir(d.runDir())
+	runDir := cmp.Or(d.RunDir, RunDir)
+	dirs, err := os.ReadDir(runDir)
 	if err != nil {
 		return "", false
 	}
 	for _, dir := range dirs {
-		st, err := ReadState(filepath.Join(d.runDir(), dir.Name(), StateName))
+		st, err := ReadState(filepath.Join(runDir, dir.Name(), StateName))
 		if err != nil || st.MountPoint != mount {
 			continue
 		}
 		if ok {
 			return "", false // one of them is left over
 		}
-		path, ok = filepath.Join(d.runDir(), dir.Name(), SocketName), true
+		path, ok = filepath.Join(runDir, dir.Name(), SocketName), true
 	}
 	return path, ok
-}
-
-func (d *Dialer) runDir() string {
-	if d.RunDir == "" {
-		return RunDir
-	}
-	return d.RunDir
 }
 
 // dial connects to a socket. It retries while the backlog is full: connect(2)
@@ -183,7 +171,7 @@ func (d *Dialer) SocketPath(target string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(d.runDir(), m.FSID.String(), SocketName), nil
+	return filepath.Join(cmp.Or(d.RunDir, RunDir), m.FSID.String(), SocketName), nil
 }
 
 // Client receives a mount's records from the daemon.
@@ -325,11 +313,6 @@ func (c *Client) accept(pkt []byte) error {
 	}
 	c.recs = recs
 	return nil
-}
-
-// hungUp tells whether sending failed because the other side has closed its end.
-func hungUp(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // unwrapNet strips what package net adds to an error, the operation and both

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,20 +28,9 @@ func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText parses what String returns, and nothing else.
 func (id *ID) UnmarshalText(b []byte) error {
-	var v uint64
-	if len(b) != 16 {
+	v, err := strconv.ParseUint(string(b), 16, 64)
+	if err != nil || ID(v).String() != string(b) {
 		return fmt.Errorf("parse identifier %q: not 16 hexadecimal digits", b)
-	}
-	for _, c := range b {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return fmt.Errorf("parse identifier %q: not 16 hexadecimal digits", b)
-		}
-		v = v<<4 | uint64(c)
 	}
 	*id = ID(v)
 	return nil
@@ -83,12 +73,10 @@ func StatfsContext(ctx context.Context, dir string) (Mount, error) {
 // openMount opens a directory of a ScoutFS. Opening a regular file instead would
 // be an access itself, and make a record.
 func openMount(dir string) (fd int, m Mount, err error) {
-	for {
+	err = retry(func() (err error) {
 		fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			break
-		}
-	}
+		return err
+	})
 	if err != nil {
 		return -1, Mount{}, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
@@ -102,15 +90,8 @@ func openMount(dir string) (fd int, m Mount, err error) {
 
 func statfs(fd int) (Mount, error) {
 	var st unix.Statfs_t
-	for {
-		err := unix.Fstatfs(fd, &st)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return Mount{}, err
-		}
-		break
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return Mount{}, err
 	}
 	// Checked before the ioctl, whose number may mean anything on another file
 	// system.
@@ -125,4 +106,13 @@ func statfs(fd int) (Mount, error) {
 		return Mount{}, err
 	}
 	return Mount{FSID: ID(sfm.FSID), RID: ID(sfm.RID)}, nil
+}
+
+// retry calls f again for as long as a signal interrupts it.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }

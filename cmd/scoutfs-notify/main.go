@@ -120,10 +120,8 @@ func usagef(command, format string, a ...any) error {
 	return usageError{err, command}
 }
 
-// command runs until it is done or the context is.
-type command func(ctx context.Context, env *environment, args []string) error
-
-var commands = map[string]command{
+// commands run until they are done or the context is.
+var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
 	"stat": runStat,
 	"tail": runTail,
 	"top":  runTop,

@@ -155,10 +155,8 @@ func findLock(r io.Reader, pid int, ino uint64) (bool, error) {
 		if len(f) < 6 || f[1] != "FLOCK" || f[4] != strconv.Itoa(pid) {
 			continue
 		}
-		if _, i, ok := strings.Cut(f[5], ":"); ok {
-			if _, i, ok := strings.Cut(i, ":"); ok && i == strconv.FormatUint(ino, 10) {
-				return true, nil
-			}
+		if strings.HasSuffix(f[5], ":"+strconv.FormatUint(ino, 10)) {
+			return true, nil
 		}
 	}
 	return false, s.Err()

@@ -47,7 +47,7 @@ func runTail(ctx context.Context, env *environment, args []string) error {
 	out := bufio.NewWriterSize(env.stdout, 64<<10)
 	var p printer = &textPrinter{w: out}
 	if *asJSON {
-		p = newJSONPrinter(out)
+		p = &jsonPrinter{enc: json.NewEncoder(out)}
 	}
 	err = tail(c, p, out, count)
 	if ctx.Err() != nil {
@@ -149,10 +149,6 @@ func (p *textPrinter) lost(seq, count uint64) error {
 // jsonPrinter prints JSON Lines.
 type jsonPrinter struct {
 	enc *json.Encoder
-}
-
-func newJSONPrinter(w io.Writer) *jsonPrinter {
-	return &jsonPrinter{enc: json.NewEncoder(w)}
 }
 
 func (p *jsonPrinter) record(r *notify.Record) error {
