@@ -16,14 +16,14 @@ import (
 )
 
 // acceptBurst bounds how long a storm of connections keeps the relay from its
-// records. It is all that can wait at once, so that accepting finds all clients
-// that connected before.
+// records. It is as many as can wait at once, so that accepting finds all clients
+// that connected before it.
 const acceptBurst = backlog + 1
 
 // clients are all connections, and the listener that they come from.
 type clients struct {
 	log        *slog.Logger
-	acceptor   *acceptor
+	ln         *listener
 	peers      *peers
 	max        int
 	sendBuffer int
@@ -33,7 +33,7 @@ type clients struct {
 	left     traffic // of clients that have left
 	accepted uint64
 	refused  notify.Refusals
-	changed  bool // something in describe, since the relay has reset this
+	changed  bool // describe has news; the relay resets it
 
 	// What anybody who connects could fill the log with.
 	tooMany, exhausted, stranger, rude logLimiter
@@ -44,11 +44,7 @@ func newClients(cfg *config, ln *listener) (*clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	acceptor, err := newAcceptor(ln)
-	if err != nil {
-		return nil, err
-	}
-	return &clients{log: cfg.log, acceptor: acceptor, peers: peers, max: cfg.maxClients, sendBuffer: cfg.sendBuffer}, nil
+	return &clients{log: cfg.log, ln: ln, peers: peers, max: cfg.maxClients, sendBuffer: cfg.sendBuffer}, nil
 }
 
 // broadcast sends records to every client.
@@ -61,14 +57,14 @@ func (cs *clients) broadcast(batch []byte) {
 	cs.reap()
 }
 
-// poll appends what poll(2) is to wait for: the listener, then each client. serve
-// wants to be called by the time until even if there is nothing, unless it is zero.
+// poll appends what poll(2) is to wait for: the listener, then each client. until
+// is when to call serve even if nothing is ready, zero for never.
 func (cs *clients) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
-	fds = append(fds, unix.PollFd{Fd: cs.acceptor.pollFd(), Events: unix.POLLIN})
+	fds = append(fds, unix.PollFd{Fd: cs.ln.pollFd(), Events: unix.POLLIN})
 	for _, c := range cs.list {
 		fds = append(fds, unix.PollFd{Fd: int32(c.fd), Events: c.events})
 	}
-	return fds, cs.acceptor.pausedUntil
+	return fds, cs.ln.pausedUntil
 }
 
 // serve deals with what poll(2) reports on the descriptors that poll appended.
@@ -117,17 +113,17 @@ func (cs *clients) receive(c *client) {
 	}
 }
 
-// accept takes in all who wait, if ready says that there may be any.
+// accept lets in all who wait, if ready says that there may be any.
 func (cs *clients) accept(ready bool) {
-	if !cs.acceptor.open(ready) {
+	if !cs.ln.open(ready) {
 		return
 	}
 	for range acceptBurst {
-		fd, err := cs.acceptor.accept()
+		fd, err := cs.ln.accept()
 		if err == unix.EMFILE || err == unix.ENFILE {
-			// Nobody is to wait for a daemon that cannot serve them.
+			// Nobody is to wait for a daemon that has no descriptor for them.
 			shortage := err
-			if err = cs.acceptor.turnAway(); err == nil {
+			if err = cs.ln.turnAway(); err == nil {
 				cs.changed = true
 				cs.refused.Resources++
 				cs.logExhausted(shortage)
@@ -138,7 +134,7 @@ func (cs *clients) accept(ready bool) {
 			break
 		}
 		if err != nil {
-			cs.acceptor.pause()
+			cs.ln.pause()
 			cs.logExhausted(err)
 			break
 		}
@@ -164,8 +160,8 @@ func (cs *clients) admit(fd int) {
 	cs.receive(c)
 }
 
-// vet tells whether a connection may become a client and makes it ready for that;
-// if not, it counts and logs why. pid is the client's process.
+// vet tells whether a connection may become a client, and sets its queue up; if it
+// may not, vet counts and logs why. pid is the client's process.
 func (cs *clients) vet(fd int) (pid int32, ok bool) {
 	if len(cs.list) >= cs.max {
 		cs.refused.MaxClients++
@@ -216,7 +212,7 @@ func (cs *clients) reap() {
 	cs.list = slices.DeleteFunc(cs.list, (*client).closed)
 	if len(cs.list) < before {
 		// That freed what may have run out.
-		cs.acceptor.resume()
+		cs.ln.resume()
 	}
 }
 
@@ -225,8 +221,8 @@ func (cs *clients) close() {
 	// A client still in the backlog was not refused: it sees the end like the
 	// others.
 	cs.accept(true)
-	// Before they see it: none may connect again to this daemon.
-	cs.acceptor.close()
+	// Before they see the end, so that none connects to this daemon again.
+	cs.ln.close()
 	for _, c := range cs.list {
 		cs.drop(c, "daemon stops")
 	}

@@ -303,16 +303,16 @@ func TestStarvedClient(t *testing.T) {
 	}
 }
 
-// TestAcceptorPaused: an acceptor that cannot even turn clients away is left alone
+// TestListenerPaused: a listener that cannot even turn clients away is left alone
 // for a while, or until somebody leaves.
-func TestAcceptorPaused(t *testing.T) {
+func TestListenerPaused(t *testing.T) {
 	r, _ := newTestRelay(t)
 	connectTo(t, r)
 	if _, _, err := r.poll(time.Now(), false); err != nil {
 		t.Fatal(err)
 	}
 	connectTo(t, r)
-	r.clients.acceptor.pause()
+	r.clients.ln.pause()
 	begin := time.Now()
 	if _, _, err := r.poll(begin, false); err != nil {
 		t.Fatal(err)
@@ -320,7 +320,7 @@ func TestAcceptorPaused(t *testing.T) {
 	if r.pollfds[pollClients].Fd != -1 || len(r.clients.list) != 1 {
 		t.Errorf("it is not paused: %d clients", len(r.clients.list))
 	}
-	if until := r.clients.acceptor.pausedUntil; until.Before(begin) || until.After(begin.Add(pauseTime)) {
+	if until := r.clients.ln.pausedUntil; until.Before(begin) || until.After(begin.Add(pauseTime)) {
 		t.Errorf("it is paused until %v from now", until.Sub(begin))
 	}
 	r.clients.drop(r.clients.list[0], "for the test")

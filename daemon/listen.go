@@ -23,11 +23,13 @@ const (
 	pauseTime = time.Second
 )
 
-// listener is the daemon's socket.
+// listener is the daemon's socket, which takes connections.
 type listener struct {
-	fd   int
-	path string
-	ours os.FileInfo // of the socket's file
+	fd          int // -1 once closed
+	path        string
+	ours        os.FileInfo // of the socket's file
+	spare       int         // a descriptor to give up for turning a connection away, or -1
+	pausedUntil time.Time   // zero if it is not paused
 }
 
 // listen makes the socket, and replaces one that nobody listens on. The caller
@@ -45,10 +47,13 @@ func listen(path string, sendBuffer int) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make socket: %w", err)
 	}
-	ln := &listener{fd: fd, path: path}
+	ln := &listener{fd: fd, path: path, spare: -1}
 	// Clients' sockets do not inherit the size. But what would keep it from being
 	// set on them is an error now rather than later.
 	err = setSendBuffer(fd, sendBuffer)
+	if err == nil {
+		err = ln.keepSpare()
+	}
 	if err == nil {
 		err = ln.bind()
 	}
@@ -94,7 +99,8 @@ func (l *listener) close() {
 		os.Remove(l.path)
 	}
 	unix.Close(l.fd)
-	l.fd = -1
+	unix.Close(l.spare)
+	l.fd, l.spare = -1, -1
 }
 
 var errInTheWay = errors.New("there is something else than a socket: remove it")
@@ -139,83 +145,63 @@ func answers(path string) (bool, error) {
 	}
 }
 
-// acceptor takes connections from the listener.
-type acceptor struct {
-	ln          *listener
-	spare       int       // a descriptor to give up for turning one away, or -1
-	pausedUntil time.Time // zero if it is not paused
-}
-
-func newAcceptor(ln *listener) (*acceptor, error) {
-	a := &acceptor{ln: ln, spare: -1}
-	if !a.keepSpare() {
-		return nil, fmt.Errorf("reserve a descriptor: %w", unix.EMFILE)
-	}
-	return a, nil
-}
-
-func (a *acceptor) close() {
-	a.ln.close()
-	if a.spare >= 0 {
-		unix.Close(a.spare)
-		a.spare = -1
-	}
-}
-
-func (a *acceptor) keepSpare() bool {
+func (l *listener) keepSpare() error {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err == nil {
-		a.spare = fd
+	if err != nil {
+		return fmt.Errorf("reserve a descriptor: %w", err)
 	}
-	return err == nil
+	l.spare = fd
+	return nil
 }
 
 // pause leaves connections waiting for a while, or until resume.
-func (a *acceptor) pause() { a.pausedUntil = time.Now().Add(pauseTime) }
+func (l *listener) pause() { l.pausedUntil = time.Now().Add(pauseTime) }
 
-func (a *acceptor) resume() { a.pausedUntil = time.Time{} }
+func (l *listener) resume() { l.pausedUntil = time.Time{} }
 
 // pollFd returns the descriptor to poll for connections, -1 during a pause.
-func (a *acceptor) pollFd() int32 {
-	if !a.pausedUntil.IsZero() {
+func (l *listener) pollFd() int32 {
+	if !l.pausedUntil.IsZero() {
 		return -1
 	}
-	return int32(a.ln.fd)
+	return int32(l.fd)
 }
 
 // open tells whether to accept: not in a pause, always after one, and otherwise
 // when poll says that the listener is ready.
-func (a *acceptor) open(ready bool) bool {
-	if a.pausedUntil.IsZero() {
+func (l *listener) open(ready bool) bool {
+	if l.pausedUntil.IsZero() {
 		return ready
 	}
-	if time.Now().Before(a.pausedUntil) {
+	if time.Now().Before(l.pausedUntil) {
 		return false
 	}
-	a.resume()
+	l.resume()
 	return true
 }
 
 // turnAway accepts a connection with the spare descriptor and closes it, when
 // there is no other to accept it with.
-func (a *acceptor) turnAway() error {
-	if a.spare < 0 && !a.keepSpare() {
-		return unix.EMFILE
+func (l *listener) turnAway() error {
+	if l.spare < 0 {
+		if err := l.keepSpare(); err != nil {
+			return err
+		}
 	}
-	unix.Close(a.spare)
-	a.spare = -1
-	fd, err := a.accept()
+	unix.Close(l.spare)
+	l.spare = -1
+	fd, err := l.accept()
 	if err == nil {
 		unix.Close(fd)
 	}
-	a.keepSpare()
+	l.keepSpare()
 	return err
 }
 
 // accept is accept4(2) without the address, which unix.Accept4 allocates.
-func (a *acceptor) accept() (int, error) {
+func (l *listener) accept() (int, error) {
 	for {
-		fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(a.ln.fd), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+		fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(l.fd), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 		switch errno {
 		case 0:
 			return int(fd), nil

@@ -20,14 +20,14 @@ import (
 // ring overflow.
 const fullBatch = notify.RingRecords / 2
 
-// loop is the life of all records: poll, drain, broadcast. It ends when the relay
+// loop is the life of every record: poll, drain, broadcast. It ends when the relay
 // is told to stop, which is no error, or when the source fails.
 //
-// The reader's descriptor is polled only while the relay is asleep, which it is
-// after a drain that found nothing. While records come in, it drains every pause
-// instead, so that the kernel finds nobody asleep and has nobody to wake.
+// The source is polled only while the relay is asleep, which it is after a drain
+// that found nothing. While records come in, it drains once every pause instead,
+// so that the kernel finds nobody asleep and has nobody to wake.
 func (r *relay) loop() error {
-	// There may be records since the reader was attached.
+	// There may be records already, since the reader was attached.
 	next, asleep := time.Now(), false
 	for {
 		ready, stop, err := r.poll(next, asleep)
@@ -37,6 +37,7 @@ func (r *relay) loop() error {
 		now := time.Now()
 		r.pub.tick(now, r.changed())
 
+		// Asleep, poll says when to drain; otherwise the time does.
 		if ready == 0 && (asleep || now.Before(next)) {
 			continue
 		}
@@ -45,7 +46,7 @@ func (r *relay) loop() error {
 		case err != nil:
 			return err
 		case n == 0 && ready&unix.POLLHUP != 0:
-			// Draining should have failed. This must not go in circles.
+			// The drain should have failed. This must not go in circles.
 			return notify.ErrUnmounted
 		case n == 0 && ready&(unix.POLLERR|unix.POLLNVAL) != 0:
 			return errors.New("poll reader: the descriptor is in error")
@@ -58,8 +59,8 @@ func (r *relay) loop() error {
 	}
 }
 
-// relayBatch drains the kernel once and sends what it finds to every client. It
-// returns how many records that were.
+// relayBatch drains the kernel once, sends what that finds to every client, and
+// returns how many records it was.
 func (r *relay) relayBatch() (int, error) {
 	n, dropped, err := r.src.Drain(r.buf)
 	batch := r.buf[:n*notify.RecordSize]
@@ -164,9 +165,9 @@ func (r *relay) run(ctx context.Context) error {
 	return err
 }
 
-// stopAfter stops the loop once the context is done. The function it returns ends
-// that, after which nothing writes to stop any more.
-func (r *relay) stopAfter(ctx context.Context) (end func()) {
+// stopAfter has the loop stop once the context is done. The function it returns
+// undoes that; only then may stop be closed, since nothing writes to it any more.
+func (r *relay) stopAfter(ctx context.Context) (undo func()) {
 	written := make(chan struct{})
 	unregister := context.AfterFunc(ctx, func() {
 		unix.Write(r.stop, binary.NativeEndian.AppendUint64(nil, 1))
@@ -197,9 +198,9 @@ const (
 	pollClients // and from there on
 )
 
-// poll waits until next or, if asleep, until the source is ready; in both cases no
-// longer than until something else is to be done. It serves clients, and returns
-// poll(2)'s word on the source, 0 for nothing.
+// poll waits until next or, if asleep, until the source is ready, unless there is
+// something else to do before that. It serves the clients, and returns what poll(2)
+// reports of the source, 0 for nothing.
 func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err error) {
 	until := r.pub.next(r.changed())
 	source := unix.PollFd{Fd: -1, Events: unix.POLLIN}
@@ -239,15 +240,12 @@ func (r *relay) ppoll(fds []unix.PollFd, until time.Time) error {
 
 // count notes what a drain has found.
 func (r *relay) count(batch []byte, dropped uint64) {
-	if dropped != r.state.KernelDropped {
-		r.state.KernelDropped = dropped
-		r.news = true
-	}
 	n := len(batch) / notify.RecordSize
+	r.news = r.news || n > 0 || dropped != r.state.KernelDropped
+	r.state.KernelDropped = dropped
 	if n == 0 {
 		return
 	}
-	r.news = true
 	r.state.Records += uint64(n)
 	r.state.Batches++
 	if n == notify.RingRecords {
@@ -257,8 +255,7 @@ func (r *relay) count(batch []byte, dropped uint64) {
 	r.state.LastSeq = binary.NativeEndian.Uint64(batch[(n-1)*notify.RecordSize:])
 }
 
-// changed tells whether a snapshot would differ, but for the time, from what it
-// was at the last call.
+// changed tells whether there is anything new in a snapshot since the last call.
 func (r *relay) changed() bool {
 	changed := r.news || r.clients.changed
 	r.news, r.clients.changed = false, false

@@ -14,7 +14,7 @@ import (
 )
 
 // system is what the daemon needs of ScoutFS. Both calls ask the cluster's server,
-// and wait for as long as it is away or until the context is done.
+// and wait for it, while it is away, until the context is done.
 type system interface {
 	Statfs(ctx context.Context, dir string) (notify.Mount, error)
 	Attach(ctx context.Context, dir string) (source, error)
@@ -31,12 +31,12 @@ func (kernel) Attach(ctx context.Context, dir string) (source, error) {
 	return notify.AttachContext(ctx, dir)
 }
 
-// errReplaced means that between two looks another file system was mounted.
+// errReplaced means that another file system was mounted while the daemon started.
 var errReplaced = errors.New("mounted anew meanwhile")
 
 // run serves a mount until the context is done or the file system is unmounted,
-// which are no errors. Clients get what was drained by then. Socket, state and
-// metrics are gone when it returns.
+// neither of which is an error. Clients get what was drained by then. Socket, state
+// and metrics are gone when it returns.
 func run(ctx context.Context, cfg *config, sys system) error {
 	err := serve(ctx, cfg, sys)
 	if errors.Is(err, context.Canceled) {

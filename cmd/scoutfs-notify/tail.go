@@ -69,32 +69,25 @@ func ended(env *environment, err error, command, mount string) error {
 	return nil
 }
 
-// stream is a notify.Client, or a test's.
-type stream interface {
-	Next() (notify.Record, error)
-	Buffered() int
-	Lost() uint64
-}
-
 // tail prints count records, or if that is 0 all until the stream ends, with
 // io.EOF.
-func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
+func tail(c *notify.Client, p printer, out *bufio.Writer, count uint64) error {
 	var lost, seq uint64
 	for n := uint64(0); count == 0 || n < count; n++ {
-		if s.Buffered() == 0 {
+		if c.Buffered() == 0 {
 			// There is nothing more for now: show what there is.
 			if err := out.Flush(); err != nil {
 				return err
 			}
 		}
-		r, err := s.Next()
+		r, err := c.Next()
 		if err != nil {
 			if ferr := out.Flush(); ferr != nil {
 				return ferr
 			}
 			return err
 		}
-		if l := s.Lost() - lost; l > 0 {
+		if l := c.Lost() - lost; l > 0 {
 			lost += l
 			if err := p.lost(seq+1, l); err != nil {
 				return err
