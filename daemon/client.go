@@ -200,13 +200,7 @@ func (c *client) closed() bool { return c.fd < 0 }
 // state returns the client's part of a snapshot.
 func (c *client) state() notify.ClientState {
 	return notify.ClientState{
-		ID:        c.id,
-		PID:       c.pid,
-		Since:     c.since.Round(0),
-		PerPacket: c.perPacket,
-		Records:   c.records,
-		Packets:   c.packets,
-		Lost:      c.lost,
-		Behind:    c.behind.on,
+		ID: c.id, PID: c.pid, Since: c.since.Round(0), PerPacket: c.perPacket,
+		Records: c.records, Packets: c.packets, Lost: c.lost, Behind: c.behind.on,
 	}
 }

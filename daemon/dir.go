@@ -18,8 +18,8 @@ import (
 // of its mount points.
 var errServed = errors.New("another scoutfs-notifyd serves this file system")
 
-// errUnsafeDir is about a permission that somebody else has and should not. The
-// daemon cannot put that right, so it is a permission error.
+// errUnsafeDir means that others have a permission which they should not have. The
+// daemon lacks the one to take it away, so it is a permission error, too.
 var errUnsafeDir = fmt.Errorf("others could replace the socket: %w", os.ErrPermission)
 
 // dirMode lets monitoring read state and metrics. The socket has a mode of its own.
@@ -33,12 +33,9 @@ type runDir struct {
 
 func (d *runDir) path(name string) string { return filepath.Join(d.dir, name) }
 
-// claimDir makes the file system's directory if need be and locks it. With the
-// lock it is a fact, not a matter of timing, whether an earlier daemon is dead or
-// alive.
-//
-// The lock is on a file of its own, because anybody may lock what they may open,
-// such as the directory.
+// claimDir makes the file system's directory if need be and locks it. The lock
+// settles whether an earlier daemon is dead or alive, whatever the timing. It is on
+// a file of its own: anybody may lock what they may open, such as the directory.
 func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 	d := &runDir{dir: filepath.Join(parent, fsid.String())}
 	for _, dir := range []string{parent, d.dir} {

@@ -44,18 +44,16 @@ func writeMetrics(b *bytes.Buffer, st *notify.State) {
 	w.counter("lost_episodes_total", "Times that a client began to lose records.", st.LostEpisodes)
 
 	w.family("client_sent_records_total", "counter", "Records sent to a connected client.")
-	for i := range st.Clients {
-		c := &st.Clients[i]
+	for _, c := range st.Clients {
 		w.sample(c.Records, clientLabels(c)...)
 	}
 	w.family("client_lost_records_total", "counter", "Records lost by a connected client that was behind.")
-	for i := range st.Clients {
-		c := &st.Clients[i]
+	for _, c := range st.Clients {
 		w.sample(c.Lost, clientLabels(c)...)
 	}
 }
 
-func clientLabels(c *notify.ClientState) []string {
+func clientLabels(c notify.ClientState) []string {
 	return []string{"client", fmt.Sprint(c.ID), "pid", fmt.Sprint(c.PID)}
 }
 

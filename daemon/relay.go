@@ -128,13 +128,8 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 		log: cfg.log, pause: cfg.pause, src: src, clients: cs, stop: stop,
 		buf: make([]byte, notify.RingRecords*notify.RecordSize),
 		state: notify.State{
-			Version:    cfg.version,
-			MountPoint: cfg.mountPoint,
-			FSID:       src.Mount().FSID,
-			RID:        src.Mount().RID,
-			PID:        os.Getpid(),
-			Start:      time.Now().Round(0),
-			Socket:     ln.path,
+			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: src.Mount().FSID, RID: src.Mount().RID,
+			PID: os.Getpid(), Start: time.Now().Round(0), Socket: ln.path,
 		},
 	}
 	r.pub = &publisher{log: cfg.log, dir: dir, interval: cfg.interval, snapshot: r.snapshot}

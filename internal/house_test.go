@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 const (
@@ -63,7 +65,7 @@ func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.Fil
 		if d.IsDir() || path.Ext(name) != ".go" {
 			return nil
 		}
-		file, err := parser.ParseFile(fset, name, nil, parser.ImportsOnly)
+		file, err := parser.ParseFile(fset, name, nil, 0)
 		if err != nil {
 			return err
 		}
@@ -82,7 +84,7 @@ func TestImports(t *testing.T) {
 	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
 		seen[dir] = true
 		may, ok := allowed[dir]
-		ok = ok || strings.HasPrefix(dir, "internal")
+		ok = ok || strings.HasPrefix(dir, "internal/")
 		for _, spec := range file.Imports {
 			p, _ := strconv.Unquote(spec.Path.Value)
 			own := p == module+"/"+dir // of an external test
@@ -112,6 +114,43 @@ func TestImportGroups(t *testing.T) {
 			}
 			last, line = k, l
 		}
+	})
+}
+
+// TestRelay: no arrow runs back up to the relay from the rest of the daemon.
+func TestRelay(t *testing.T) {
+	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
+		name := filepath.Base(fset.Position(file.Pos()).Filename)
+		if dir != "daemon" || name == "relay.go" || strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && id.Name == "relay" {
+				t.Errorf("%v: only relay.go may know the relay", fset.Position(id.Pos()))
+			}
+			return true
+		})
+	})
+}
+
+// TestFileNames: the names of the daemon's files stand in package notify alone.
+func TestFileNames(t *testing.T) {
+	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
+		if dir == "notify" || strings.HasSuffix(fset.Position(file.Pos()).Filename, "_test.go") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			for _, name := range []string{notify.StateName, notify.MetricsName, notify.LockName, notify.SocketName} {
+				if strings.Contains(lit.Value, name) {
+					t.Errorf("%v: use package notify's constant for %s", fset.Position(lit.Pos()), name)
+				}
+			}
+			return true
+		})
 	})
 }
 

@@ -186,10 +186,10 @@ func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
 			if errors.Is(err, os.ErrNotExist) {
 				return nil, nil
 			}
-			if err != nil {
-				return nil, err
+			if err == nil {
+				*v, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 			}
-			if *v, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
+			if err != nil {
 				return nil, fmt.Errorf("read counter %s: %w", file, err)
 			}
 		}
