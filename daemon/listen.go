@@ -103,7 +103,7 @@ func (l *listener) close() {
 	l.fd, l.spare = -1, -1
 }
 
-var errInTheWay = errors.New("there is something else than a socket: remove it")
+var errInTheWay = errors.New("something other than a socket is in the way: remove it")
 
 // removeStale removes the socket of a daemon that was killed.
 func removeStale(path string) error {

@@ -21,9 +21,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 )
 
-// Main is scoutfs-notifyd. It parses the command line, which is without the
-// program's name, serves until it is told to stop or the file system is unmounted,
-// and returns the exit status. version may be empty.
+// Main is scoutfs-notifyd. It parses the command line, without the program's name,
+// serves until it is told to stop or the file system is unmounted, and returns the
+// exit status. Without a version it is the module's.
 func Main(args []string, version string) int {
 	return start(args, version, os.Stdout, os.Stderr, kernel{})
 }
@@ -81,8 +81,9 @@ func warnOfLimit(cfg *config) {
 	}
 }
 
-// leaveDirectory goes to /, where the process keeps nothing from being unmounted,
-// and makes the paths absolute, which also names them to people elsewhere.
+// leaveDirectory goes to /, where the process keeps nothing from being unmounted.
+// The paths become absolute, also for state and messages, which name them to people
+// in other directories.
 func leaveDirectory(cfg *config) (err error) {
 	for _, path := range []*string{&cfg.mountPoint, &cfg.runDir} {
 		if *path, err = filepath.Abs(*path); err != nil {

@@ -21,13 +21,13 @@ import (
 // and could not attach to the kernel's ring either.
 type peers struct {
 	uid  uint32
-	maps []byte // of our user namespace
+	maps []byte // of the daemon's user namespace
 }
 
 func newPeers() (*peers, error) {
 	maps, err := idMaps("self")
 	if err != nil {
-		return nil, fmt.Errorf("find out our user namespace: %w", err)
+		return nil, fmt.Errorf("find out the daemon's user namespace: %w", err)
 	}
 	return &peers{uid: uint32(os.Geteuid()), maps: maps}, nil
 }
@@ -37,7 +37,7 @@ func newPeers() (*peers, error) {
 func (p *peers) check(fd int) (pid int32, err error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return 0, fmt.Errorf("ask who it is: %w", err)
+		return 0, fmt.Errorf("get its credentials: %w", err)
 	}
 	if cred.Uid != p.uid {
 		return cred.Pid, fmt.Errorf("its user is %d, not %d: %w", cred.Uid, p.uid, os.ErrPermission)

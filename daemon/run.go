@@ -32,7 +32,7 @@ func (kernel) Attach(ctx context.Context, dir string) (source, error) {
 }
 
 // errReplaced means that another file system was mounted while the daemon started.
-var errReplaced = errors.New("mounted anew meanwhile")
+var errReplaced = errors.New("another file system was mounted meanwhile")
 
 // run serves a mount until the context is done or the file system is unmounted,
 // neither of which is an error. Clients get what was drained by then. Socket, state
@@ -65,8 +65,7 @@ func serve(ctx context.Context, cfg *config, sys system) error {
 	}
 	defer src.Close()
 	if src.Mount().FSID != mount.FSID {
-		return fmt.Errorf("attach to %s: file system %v was replaced by %v: %w",
-			cfg.mountPoint, mount.FSID, src.Mount().FSID, errReplaced)
+		return fmt.Errorf("attach to %s: %w: %v instead of %v", cfg.mountPoint, errReplaced, src.Mount().FSID, mount.FSID)
 	}
 
 	ln, err := listen(dir.path(notify.SocketName), cfg.sendBuffer)

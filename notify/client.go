@@ -130,7 +130,7 @@ func (d *Dialer) Served(target string) (path string, ok bool) {
 // dial connects to a socket. It retries while the backlog is full: connect(2)
 // would wait for room, but fails on the non-blocking descriptors of package net.
 func dial(ctx context.Context, path string) (net.Conn, error) {
-	const retry = 10 * time.Millisecond
+	const interval = 10 * time.Millisecond
 	for {
 		var nd net.Dialer
 		conn, err := nd.DialContext(ctx, "unixpacket", path)
@@ -138,7 +138,7 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 			return conn, err
 		}
 		select {
-		case <-time.After(retry):
+		case <-time.After(interval):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
