@@ -32,8 +32,8 @@ func newPeers() (*peers, error) {
 	return &peers{uid: uint32(os.Geteuid()), maps: maps}, nil
 }
 
-// check returns an error if who has connected may not be a client. pid is the
-// process, 0 if it is not known.
+// check returns an error if the process that connected to fd may not be a client.
+// pid is that process, 0 if it is not known.
 func (p *peers) check(fd int) (pid int32, err error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {

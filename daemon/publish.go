@@ -84,7 +84,7 @@ func (p *publisher) tick(now time.Time, news bool) {
 	}
 }
 
-// fail has the news wait for the next time. It logs only the first of several
+// fail puts the news off until the next time. It logs only the first of several
 // failures in a row.
 func (p *publisher) fail(err error) {
 	p.news = true

@@ -71,8 +71,9 @@ func Attach(dir string) (*Reader, error) {
 	return nil, fmt.Errorf("attach to %s: %w", dir, err)
 }
 
-// AttachContext is [Attach] for no longer than the context lasts. The system call
-// goes on in the background then, and a Reader that comes of it late is closed.
+// AttachContext is [Attach], but waits no longer than the context lasts and returns
+// its error then. The system call goes on in the background, and a Reader that it
+// yields late is closed.
 func AttachContext(ctx context.Context, dir string) (*Reader, error) {
 	return await(ctx, "attach to "+dir, func() (*Reader, error) { return Attach(dir) }, func(late *Reader) { late.Close() })
 }
@@ -136,7 +137,7 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 
 // Close detaches the Reader; records that were not drained are lost. Closing it
 // again returns [ErrClosed]. A goroutine that sleeps in poll(2) on the descriptor
-// is not woken, and the Reader stays attached until it returns.
+// is not woken, and keeps the Reader attached until it is.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

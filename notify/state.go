@@ -81,9 +81,9 @@ type ClientState struct {
 	Behind    bool      `json:"behind"`             // is losing records
 }
 
-// ReadState reads a state file. A file that is missing, [os.ErrNotExist], means
-// that no daemon serves the file system. One that is there can be of a daemon that
-// was killed: only the lock on [LockName] tells.
+// ReadState reads a state file. The error is [os.ErrNotExist] if no daemon serves
+// the file system. But a daemon that was killed leaves its file: only the lock on
+// [LockName] tells whether it runs.
 func ReadState(path string) (*State, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -64,8 +64,8 @@ func Statfs(dir string) (Mount, error) {
 	return m, nil
 }
 
-// StatfsContext is [Statfs] for no longer than the context lasts. The system call
-// goes on in the background then.
+// StatfsContext is [Statfs], but waits no longer than the context lasts and returns
+// its error then. The system call goes on in the background.
 func StatfsContext(ctx context.Context, dir string) (Mount, error) {
 	return await(ctx, "identify file system at "+dir, func() (Mount, error) { return Statfs(dir) }, nil)
 }

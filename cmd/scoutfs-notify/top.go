@@ -69,7 +69,7 @@ type batches interface {
 	Lost() uint64
 }
 
-// rate is what one key read in an interval.
+// rate is what was opened and read under one key in an interval.
 type rate struct {
 	id    uint64
 	uid   uint32 // of the last access
