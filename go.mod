@@ -1,5 +1,5 @@
 module git.anomalous.dev/alphacentri/scoutfs-notify
 
-go 1.24.0
+go 1.25.0
 
-require golang.org/x/sys v0.35.0
+require golang.org/x/sys v0.43.0

@@ -28,12 +28,12 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 		conns = append(conns, conn)
 	}
 	for range 2 {
-		if _, err := r.poll(time.Now(), false); err != nil {
+		if _, _, err := r.poll(time.Now(), false); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	if len(r.clients) != len(perPacket) {
-		tb.Fatalf("%d clients", len(r.clients))
+	if len(r.clients.list) != len(perPacket) {
+		tb.Fatalf("%d clients", len(r.clients.list))
 	}
 	fds := make([]int, len(conns))
 	for i, c := range conns {
@@ -47,17 +47,17 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 	buf := make([]byte, notify.RingRecords*notify.RecordSize)
 	return func() {
 		ring.emit(n)
-		ready, err := r.poll(time.Time{}, true)
-		if err != nil || !ready.source {
-			tb.Fatalf("poll: %+v, %v", ready, err)
+		ready, _, err := r.poll(time.Time{}, true)
+		if err != nil || ready != unix.POLLIN {
+			tb.Fatalf("poll: %#x, %v", ready, err)
 		}
-		if got, err := r.drain(); err != nil || got != n {
+		if got, err := r.relayBatch(); err != nil || got != n {
 			tb.Fatalf("drained %d records, %v", got, err)
 		}
-		if _, err := r.poll(time.Now(), false); err != nil {
+		if _, _, err := r.poll(time.Now(), false); err != nil {
 			tb.Fatal(err)
 		}
-		r.pub.dirty = false
+		r.pub.news = false
 		for _, fd := range fds {
 			for left := n; left > 0; {
 				got, err := unix.Read(fd, buf)

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,27 +17,45 @@ import (
 // client is one connection.
 type client struct {
 	id    uint64 // in order of connection, from 1
-	fd    int
+	fd    int    // -1 once closed
 	pid   int32
 	since time.Time
 	log   *slog.Logger
 
-	perPacket int   // records
+	perPacket int   // records, at most
 	asked     bool  // a request has come
 	events    int16 // to poll for
-	gone      bool  // to be reaped
 
-	records uint64
-	packets uint64
-	lost    uint64
-
+	traffic
 	behind episode
 }
 
+// traffic counts what was sent to a client and what it lost.
+type traffic struct {
+	records  uint64
+	packets  uint64
+	lost     uint64 // records
+	episodes uint64 // times that it began to lose records
+}
+
+func (t *traffic) add(u traffic) {
+	t.records += u.records
+	t.packets += u.packets
+	t.lost += u.lost
+	t.episodes += u.episodes
+}
+
+func newClient(fd int, id uint64, pid int32, log *slog.Logger) *client {
+	return &client{
+		id: id, fd: fd, pid: pid, since: time.Now(), log: log.With("client", id, "pid", pid),
+		perPacket: 1, events: unix.POLLIN | unix.POLLRDHUP,
+	}
+}
+
 // episode is a time in which a client loses records: from the first that does
-// not fit in its queue until three quarters of the queue are free again. If it was
-// memory that the kernel lacked, the queue says nothing: then it ends with the
-// first packet that goes out again, and takes starvedTime at least.
+// not fit in its queue until three quarters of the queue are free again. If the
+// kernel is out of memory, the queue says nothing. Then an episode ends with the
+// first packet that can be sent again, but lasts starvedTime at least.
 type episode struct {
 	on      bool
 	starved bool // of memory
@@ -44,12 +63,12 @@ type episode struct {
 	lost    uint64
 }
 
-// starvedTime keeps memory that comes and goes from being logged each time.
+// starvedTime keeps a shortage of memory that comes and goes from being logged each
+// time.
 const starvedTime = time.Second
 
-// send queues records for the client, and counts those that do not fit: a
-// client that does not keep up loses what comes next, and nobody waits for it.
-// The error says that it is gone.
+// send queues records for the client, and counts those that do not fit: nobody
+// waits for a client that does not keep up. The error means that it has gone.
 func (c *client) send(batch []byte) error {
 	for len(batch) > 0 {
 		n := min(len(batch), c.perPacket*notify.RecordSize)
@@ -77,7 +96,7 @@ func (c *client) lose(batch []byte, starved bool) {
 	c.lost += lost
 	c.behind.lost += lost
 	c.behind.starved = starved
-	// Writable, for a unix socket, is a queue of which three quarters are free.
+	// A unix socket is writable when three quarters of its queue are free.
 	if starved {
 		c.events &^= unix.POLLOUT
 	} else {
@@ -86,6 +105,7 @@ func (c *client) lose(batch []byte, starved bool) {
 	if c.behind.on {
 		return
 	}
+	c.episodes++
 	c.behind.on = true
 	c.behind.start = time.Now()
 	c.log.Warn("client is behind and loses records", "sent", c.records, "lost_before", c.lost-lost)
@@ -102,14 +122,14 @@ func (c *client) caughtUp() {
 	c.behind = episode{}
 }
 
-// errHalfClosed: the client says that it will send nothing more.
+// errHalfClosed means that the client will send nothing more.
 var errHalfClosed = errors.New("half-closed")
 
-// receive takes one packet from the client, if there is one. The error says
-// what is wrong with it, or is errHalfClosed.
+// receive takes one packet from the client, if there is one. The error says what
+// is wrong with the packet, or is errHalfClosed.
 func (c *client) receive() error {
-	// Without room for control data the kernel drops file descriptors that come
-	// with the packet, and says so.
+	// There is no room for control data, so the kernel drops descriptors that come
+	// with the packet, and reports that it did.
 	var buf [notify.RequestSize + 1]byte
 	n, _, flags, _, err := unix.RecvmsgBuffers(c.fd, [][]byte{buf[:]}, nil, unix.MSG_DONTWAIT)
 	switch {
@@ -122,7 +142,7 @@ func (c *client) receive() error {
 	case flags&unix.MSG_TRUNC != 0:
 		return fmt.Errorf("%w: more than %d bytes", notify.ErrRequest, notify.RequestSize)
 	case n == 0 && c.halfClosed() && c.unread() == 0:
-		// Could be an empty packet right before that; nothing hangs on it.
+		// It may have been an empty packet right before that, which is as harmless.
 		return errHalfClosed
 	}
 	var req notify.Request
@@ -143,7 +163,7 @@ func (c *client) halfClosed() bool {
 	return err == nil && n > 0
 }
 
-// unread returns how many bytes the client has sent that were not received.
+// unread returns how many bytes of the client's have not been received.
 func (c *client) unread() int {
 	n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
 	if err != nil {
@@ -153,9 +173,16 @@ func (c *client) unread() int {
 }
 
 // close ends the connection. The client can still read what is queued.
-func (c *client) close() {
-	// A packet of the client's that nobody has read would make the kernel tell it
-	// of a reset ahead of what is queued.
+func (c *client) close(why string) {
+	level := slog.LevelDebug
+	if c.lost > 0 {
+		level = slog.LevelInfo
+	}
+	c.log.Log(context.Background(), level, "client leaves", "why", why, "sent", c.records, "lost", c.lost,
+		"behind", c.behind.on, "connected_for", time.Since(c.since).Round(time.Millisecond))
+
+	// If a packet of the client's were left unread, the kernel would report a reset
+	// to it, ahead of what is queued.
 	unix.Shutdown(c.fd, unix.SHUT_RD)
 	var buf [1]byte
 	for {
@@ -166,4 +193,14 @@ func (c *client) close() {
 	}
 	unix.Close(c.fd)
 	c.fd = -1
+}
+
+func (c *client) closed() bool { return c.fd < 0 }
+
+// state returns the client's part of a snapshot.
+func (c *client) state() notify.ClientState {
+	return notify.ClientState{
+		ID: c.id, PID: c.pid, Since: c.since.Round(0), PerPacket: c.perPacket,
+		Records: c.records, Packets: c.packets, Lost: c.lost, Behind: c.behind.on,
+	}
 }

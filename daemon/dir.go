@@ -14,23 +14,18 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// ErrServed is returned when another daemon serves the file system, at this or
-// at another mount point of it.
-var ErrServed = errors.New("another scoutfs-notifyd serves this file system")
+// errServed means that another daemon serves the file system, at this or another
+// of its mount points.
+var errServed = errors.New("another scoutfs-notifyd serves this file system")
 
-// errUnsafeDir is a permission too many, and one that is missing to put it right.
+// errUnsafeDir means that others have a permission which they should not have. The
+// daemon lacks the one to take it away, so it is a permission error, too.
 var errUnsafeDir = fmt.Errorf("others could replace the socket: %w", os.ErrPermission)
 
-// LockName is the name of the file in the file system's directory that the
-// daemon holds locked, with flock(2). It is a file of its own because anyone may
-// lock what anyone may open, such as the directory.
-const LockName = "notify.lock"
-
-// dirMode lets monitoring in to the state and metrics. The socket has a mode of
-// its own.
+// dirMode lets monitoring read state and metrics. The socket has a mode of its own.
 const dirMode = os.FileMode(0o755)
 
-// runDir is the directory of one file system, held by this process alone.
+// runDir is the directory of one file system, which this process alone uses.
 type runDir struct {
 	dir  string
 	lock *os.File
@@ -39,8 +34,8 @@ type runDir struct {
 func (d *runDir) path(name string) string { return filepath.Join(d.dir, name) }
 
 // claimDir makes the file system's directory if need be and locks it. The lock
-// makes a daemon that is being replaced, dead or alive, a matter of fact rather
-// than of timing.
+// settles whether an earlier daemon is dead or alive, whatever the timing. It is on
+// a file of its own: anybody may lock what they may open, such as the directory.
 func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 	d := &runDir{dir: filepath.Join(parent, fsid.String())}
 	for _, dir := range []string{parent, d.dir} {
@@ -49,42 +44,43 @@ func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 		}
 	}
 
-	lock, err := lockFile(d.path(LockName))
+	lock, err := lockFile(d.path(notify.LockName))
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("lock %s: %w: %s", d.path(LockName), ErrServed, d.holder())
+		return nil, fmt.Errorf("lock %s: %w: %s", d.path(notify.LockName), errServed, d.holder())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock run directory: %w", err)
 	}
 	d.lock = lock
-	// What a killed daemon has left is of no use to anybody from here on, however
-	// this start ends.
-	d.removeFile(StateName)
-	d.removeFile(MetricsName)
+	// From here on the files of a daemon that was killed are of no use to anybody,
+	// however this start ends.
+	d.removeFile(notify.StateName)
+	d.removeFile(notify.MetricsName)
 	return d, nil
 }
 
-// release gives the directory up. It stays, as does whatever was not ours.
+// release gives the directory up. It stays, with any files that are not the
+// daemon's.
 func (d *runDir) release() {
-	// Removed while locked; see lockFile for one who waits at its door.
+	// Removed while it is locked; takeLock deals with others that have it open.
 	os.Remove(d.lock.Name())
 	d.lock.Close()
 }
 
-// holder says who serves the file system, as far as its state tells.
+// holder says who serves the file system, if its state does.
 func (d *runDir) holder() string {
-	st, err := ReadState(d.path(StateName))
+	st, err := notify.ReadState(d.path(notify.StateName))
 	if err != nil {
 		return "it is starting or stopping"
 	}
 	return fmt.Sprintf("process %d at mount point %s", st.PID, st.MountPoint)
 }
 
-// makeDir makes a directory, or takes one that nobody else can put files in.
+// makeDir makes a directory, or accepts one that nobody else can put files in.
 func makeDir(dir string) error {
 	err := os.Mkdir(dir, dirMode)
 	if err == nil {
-		// Whatever the umask.
+		// Whatever the umask is.
 		err = os.Chmod(dir, dirMode)
 	}
 	if err != nil && !errors.Is(err, os.ErrExist) {
@@ -106,8 +102,8 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// lockFile makes and locks a file, without waiting: EWOULDBLOCK means that it
-// is locked.
+// lockFile makes a file and locks it, without waiting: EWOULDBLOCK means that it is
+// locked already.
 func lockFile(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -125,7 +121,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 }
 
-// takeLock locks an open file, unless the last holder has removed it since.
+// takeLock locks an open file. ok is false if its last holder has removed it.
 func takeLock(f *os.File) (ok bool, err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return false, err
@@ -138,8 +134,8 @@ func takeLock(f *os.File) (ok bool, err error) {
 	return err == nil && os.SameFile(ours, there), nil
 }
 
-// replaceFile writes a file for all to read, such that they see either its old
-// or its new content.
+// replaceFile writes a file that anybody may read. Readers see either the old or
+// the new content.
 func (d *runDir) replaceFile(name string, content []byte) error {
 	tmp := d.path("." + name + ".new")
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)

@@ -147,15 +147,6 @@ func (f *fakeRing) closed() bool {
 	return f.r < 0
 }
 
-// awaitClosed waits until the ring's reader is closed.
-func (f *fakeRing) awaitClosed() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.r >= 0 {
-		f.cond.Wait()
-	}
-}
-
 func (f *fakeRing) Mount() notify.Mount { return testMount }
 
 func (f *fakeRing) Fd() int {
@@ -209,9 +200,11 @@ type fakeSystem struct {
 	attachErr error
 }
 
-func (s *fakeSystem) Statfs(string) (notify.Mount, error) { return testMount, s.statfsErr }
+func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) {
+	return testMount, s.statfsErr
+}
 
-func (s *fakeSystem) Attach(string) (source, error) {
+func (s *fakeSystem) Attach(context.Context, string) (source, error) {
 	if s.attachErr != nil {
 		return nil, s.attachErr
 	}
@@ -297,61 +290,66 @@ func hasAll(s string, parts []string) bool {
 
 // daemon is one that runs in the test's process, on a fake ring.
 type testDaemon struct {
-	t      testing.TB
-	ring   *fakeRing
-	log    *logs
-	dir    string // the file system's run directory
-	stop   context.CancelFunc
-	done   chan struct{}
-	err    error // once done is closed
-	config Config
+	t    testing.TB
+	ring *fakeRing
+	log  *logs
+	dir  string // the file system's run directory
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // once done is closed
 }
 
 // testConfig returns a configuration for a test, with files that are up to date
 // soon.
-func testConfig(t testing.TB) Config {
+func testConfig(t testing.TB) *config {
 	t.Helper()
-	needCapability(t)
-	cfg := DefaultConfig()
-	cfg.MountPoint = "/mnt/scoutfs"
+	cfg := defaultConfig()
+	cfg.mountPoint = "/mnt/scoutfs"
 	// t.TempDir has the test's name in it, which may be too long for a socket.
 	dir, err := os.MkdirTemp("", "notifyd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	cfg.RunDir = dir
-	cfg.Interval = time.Millisecond
-	cfg.Version = "test"
+	cfg.runDir = dir
+	cfg.interval = time.Millisecond
+	cfg.version = "test"
+	cfg.log = slog.New(slog.DiscardHandler)
 	return cfg
 }
 
-// needCapability skips a test that cannot run without CAP_NET_ADMIN.
-func needCapability(t testing.TB) {
-	t.Helper()
+// largeQueues tells whether queues can be larger than net.core.wmem_max.
+var largeQueues = true
+
+// fallBack makes the daemon do with the queues that the system allows if there is
+// no CAP_NET_ADMIN, on which production insists.
+func fallBack() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer unix.Close(fd)
-	if err := setSendBuffer(fd, DefaultSendBuffer); err != nil {
-		t.Skipf("skipped: run it as root: %v", err)
+	if err := setSendBuffer(fd, defaultSendBuffer); errors.Is(err, os.ErrPermission) {
+		largeQueues, sendBufferOption = false, unix.SO_SNDBUF
+	} else if err != nil {
+		return err
 	}
+	return nil
 }
 
 // startDaemon starts a daemon that is stopped at the end of the test, and waits
 // until it serves.
-func startDaemon(t testing.TB, cfg Config) *testDaemon {
+func startDaemon(t testing.TB, cfg *config) *testDaemon {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	d := &testDaemon{
 		t: t, ring: newFakeRing(t), log: newLogs(), stop: stop, done: make(chan struct{}),
-		dir: filepath.Join(cfg.RunDir, testMount.FSID.String()),
+		dir: filepath.Join(cfg.runDir, testMount.FSID.String()),
 	}
-	cfg.Logger = d.log.logger()
-	d.config = cfg
+	own := *cfg
+	own.log = d.log.logger()
 	go func() {
-		d.err = run(ctx, cfg, &fakeSystem{ring: d.ring})
+		d.err = run(ctx, &own, &fakeSystem{ring: d.ring})
 		d.log.end()
 		close(d.done)
 	}()

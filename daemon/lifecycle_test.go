@@ -19,9 +19,8 @@ import (
 )
 
 // runOnce runs a daemon that cannot start.
-func runOnce(t *testing.T, cfg Config, ring *fakeRing) error {
+func runOnce(t *testing.T, cfg *config, ring *fakeRing) error {
 	t.Helper()
-	cfg.Logger = newLogs().logger()
 	return run(context.Background(), cfg, &fakeSystem{ring: ring})
 }
 
@@ -49,8 +48,8 @@ func TestSocketInTheWay(t *testing.T) {
 			ln.SetUnlinkOnClose(false)
 			ln.Close()
 		}, nil},
-		{"live", listenOn("unixpacket"), ErrServed},
-		{"live stream", listenOn("unix"), ErrServed},
+		{"live", listenOn("unixpacket"), errServed},
+		{"live stream", listenOn("unix"), errServed},
 		{"live, with connections waiting", func(t *testing.T, path string) {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
@@ -72,7 +71,7 @@ func TestSocketInTheWay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-		}, ErrServed},
+		}, errServed},
 		{"file", func(t *testing.T, path string) {
 			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 				t.Fatal(err)
@@ -86,7 +85,7 @@ func TestSocketInTheWay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := testConfig(t)
-			dir := filepath.Join(cfg.RunDir, testMount.FSID.String())
+			dir := filepath.Join(cfg.runDir, testMount.FSID.String())
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +106,7 @@ func TestSocketInTheWay(t *testing.T) {
 			}
 			ring := newFakeRing(t)
 			if err := runOnce(t, cfg, ring); !errors.Is(err, tt.want) {
-				t.Errorf("Run: %v, want %v", err, tt.want)
+				t.Errorf("run: %v, want %v", err, tt.want)
 			}
 			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 				t.Errorf("it was touched: %v", err)
@@ -123,11 +122,11 @@ func TestSecondRun(t *testing.T) {
 	cfg := testConfig(t)
 	d := startDaemon(t, cfg)
 	c := d.dial(0)
-	other := cfg
-	other.MountPoint = "/mnt/other"
-	err := runOnce(t, other, newFakeRing(t))
-	if !errors.Is(err, ErrServed) || !strings.Contains(err.Error(), cfg.MountPoint) {
-		t.Errorf("Run: %v", err)
+	other := *cfg
+	other.mountPoint = "/mnt/other"
+	err := runOnce(t, &other, newFakeRing(t))
+	if !errors.Is(err, errServed) || !strings.Contains(err.Error(), cfg.mountPoint) {
+		t.Errorf("run: %v", err)
 	}
 	d.ring.emit(1)
 	if err := expect(c, 1, 1); err != nil {
@@ -159,7 +158,7 @@ func TestForeignSocketStays(t *testing.T) {
 // TestLockRemoved: who has opened the lock file before its holder removed it
 // does not get in with it, and who comes later is not kept out by him.
 func TestLockRemoved(t *testing.T) {
-	path := filepath.Join(t.TempDir(), LockName)
+	path := filepath.Join(t.TempDir(), notify.LockName)
 	holder, err := lockFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +191,7 @@ func TestLockRemoved(t *testing.T) {
 
 func TestMaxClients(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.MaxClients = 2
+	cfg.maxClients = 2
 	d := startDaemon(t, cfg)
 	first, second := d.dial(0), d.dial(0)
 	for range 5 {
@@ -215,7 +214,7 @@ func TestMaxClients(t *testing.T) {
 	if err := errors.Join(expect(second, 1, 3), expect(third, 1, 3)); err != nil {
 		t.Error(err)
 	}
-	st := d.awaitState(func(st *State) bool { return st.Records == 3 })
+	st := d.awaitState(func(st *notify.State) bool { return st.Records == 3 })
 	if st.Accepted != 3 || st.Refused.MaxClients != 5 || len(st.Clients) != 2 {
 		t.Errorf("state: %+v", st)
 	}
@@ -223,9 +222,9 @@ func TestMaxClients(t *testing.T) {
 
 // awaitState reads the state file until it is as it should be: the daemon
 // writes it again after each change, at the latest after its interval.
-func (d *testDaemon) awaitState(ok func(*State) bool) *State {
+func (d *testDaemon) awaitState(ok func(*notify.State) bool) *notify.State {
 	d.t.Helper()
-	path := filepath.Join(d.dir, StateName)
+	path := filepath.Join(d.dir, notify.StateName)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		d.t.Fatal(err)
@@ -235,7 +234,7 @@ func (d *testDaemon) awaitState(ok func(*State) bool) *State {
 		d.t.Fatal(err)
 	}
 	for {
-		st, err := ReadState(path)
+		st, err := notify.ReadState(path)
 		if err != nil {
 			d.t.Fatal(err)
 		}
@@ -253,7 +252,7 @@ func (d *testDaemon) awaitState(ok func(*State) bool) *State {
 // nothing, or crash, leave nothing behind and cost nobody a record.
 func TestStorm(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.MaxClients = 20
+	cfg.maxClients = 20
 	d := startDaemon(t, cfg)
 	healthy := d.dial(0)
 	before := descriptors(t)
@@ -301,7 +300,7 @@ func TestStorm(t *testing.T) {
 		}
 		n += 100
 	}
-	st := d.awaitState(func(st *State) bool { return len(st.Clients) == 1 && st.Records == n })
+	st := d.awaitState(func(st *notify.State) bool { return len(st.Clients) == 1 && st.Records == n })
 	if got := st.Accepted + st.Refused.MaxClients + st.Refused.Credentials; got > 801 || st.Refused.Resources != 0 {
 		t.Errorf("state: %+v", st)
 	}
@@ -315,12 +314,12 @@ func TestStorm(t *testing.T) {
 // the metrics and the client's own count.
 func TestSums(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.SendBuffer = MinSendBuffer
+	cfg.sendBuffer = minSendBuffer
 	d := startDaemon(t, cfg)
 	slow := d.dial(1)
 	d.ring.emitAll(100_000)
 	d.ring.settle()
-	st := d.awaitState(func(st *State) bool { return st.Records == 100_000 })
+	st := d.awaitState(func(st *notify.State) bool { return st.Records == 100_000 })
 	c := st.Clients[0]
 	if c.Records+c.Lost != st.Records || c.Lost == 0 || !c.Behind {
 		t.Errorf("state: %+v", c)
@@ -328,7 +327,7 @@ func TestSums(t *testing.T) {
 	if st.SentRecords != c.Records || st.SentPackets != c.Packets || st.LostRecords != c.Lost || st.LostEpisodes != 1 || c.Records != c.Packets {
 		t.Errorf("state: %+v", st)
 	}
-	metrics, err := os.ReadFile(filepath.Join(d.dir, MetricsName))
+	metrics, err := os.ReadFile(filepath.Join(d.dir, notify.MetricsName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,12 +357,11 @@ func TestSums(t *testing.T) {
 	}
 }
 
-func TestConfigWithoutLogger(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Logger = nil
+// TestStopAtOnce: being told to stop before anything is a success.
+func TestStopAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := run(ctx, cfg, &fakeSystem{ring: newFakeRing(t)}); err != nil {
+	if err := run(ctx, testConfig(t), &fakeSystem{ring: newFakeRing(t)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -371,44 +369,33 @@ func TestConfigWithoutLogger(t *testing.T) {
 // TestStopWhileStarting: the kernel can take its time to answer.
 func TestStopWhileStarting(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Logger = newLogs().logger()
 	for _, where := range []string{"statfs", "attach"} {
 		ctx, cancel := context.WithCancel(context.Background())
-		sys := &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel, make(chan struct{})}
-		if err := run(ctx, cfg, sys); err != nil {
+		if err := run(ctx, cfg, &slowSystem{fakeSystem{ring: newFakeRing(t)}, where, cancel}); err != nil {
 			t.Errorf("stopped in %s: %v", where, err)
-		}
-		if sys.ring.closed() {
-			t.Errorf("stopped in %s: the reader is closed before it is there", where)
-		}
-		close(sys.block)
-		if where == "attach" {
-			// Nobody wants the reader any more, which others may be waiting for.
-			sys.ring.awaitClosed()
 		}
 	}
 }
 
-// slowSystem never comes back from a call, and is told to stop there.
+// slowSystem is told to stop in a call that does not return before.
 type slowSystem struct {
 	fakeSystem
 	where string
 	stop  func()
-	block chan struct{}
 }
 
-func (s *slowSystem) Statfs(dir string) (notify.Mount, error) {
+func (s *slowSystem) Statfs(ctx context.Context, dir string) (notify.Mount, error) {
 	if s.where == "statfs" {
 		s.stop()
-		<-s.block
+		return notify.Mount{}, fmt.Errorf("identify: %w", ctx.Err())
 	}
-	return s.fakeSystem.Statfs(dir)
+	return s.fakeSystem.Statfs(ctx, dir)
 }
 
-func (s *slowSystem) Attach(dir string) (source, error) {
+func (s *slowSystem) Attach(ctx context.Context, dir string) (source, error) {
 	if s.where == "attach" {
 		s.stop()
-		<-s.block
+		return nil, fmt.Errorf("attach: %w", ctx.Err())
 	}
-	return s.fakeSystem.Attach(dir)
+	return s.fakeSystem.Attach(ctx, dir)
 }

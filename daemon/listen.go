@@ -6,25 +6,34 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// socketMode is the socket's from the moment it exists.
-const socketMode = 0o600
+const (
+	// socketMode is the socket's mode from the moment it exists.
+	socketMode = 0o600
 
-// backlog is how many connections may wait to be accepted.
-const backlog = 128
+	// backlog is how many connections may wait to be accepted.
+	backlog = 128
 
-// listener is the daemon's socket.
+	// pauseTime is how long connections are left waiting when not even turning
+	// them away works, and polling for them would go in circles.
+	pauseTime = time.Second
+)
+
+// listener is the daemon's socket, which takes connections.
 type listener struct {
-	fd   int
-	path string
-	ours os.FileInfo // of the socket in the file system
+	fd          int // -1 once closed
+	path        string
+	ours        os.FileInfo // of the socket's file
+	spare       int         // a descriptor to give up for turning a connection away, or -1
+	pausedUntil time.Time   // zero if it is not paused
 }
 
-// listen makes the socket, in the place of one that nobody listens on. The
-// caller holds the directory's lock.
+// listen makes the socket, and replaces one that nobody listens on. The caller
+// holds the directory's lock.
 func listen(path string, sendBuffer int) (*listener, error) {
 	if len(path) >= len(unix.RawSockaddrUnix{}.Path) {
 		return nil, fmt.Errorf("listen on %s: the path is longer than the %d bytes that a socket's can have: choose a shorter run directory",
@@ -38,10 +47,13 @@ func listen(path string, sendBuffer int) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make socket: %w", err)
 	}
-	ln := &listener{fd: fd, path: path}
-	// Clients' sockets do not inherit the size. But what keeps it from being set
-	// on them shall show now.
+	ln := &listener{fd: fd, path: path, spare: -1}
+	// Clients' sockets do not inherit the size. But what would keep it from being
+	// set on them is an error now rather than later.
 	err = setSendBuffer(fd, sendBuffer)
+	if err == nil {
+		err = ln.keepSpare()
+	}
 	if err == nil {
 		err = ln.bind()
 	}
@@ -53,8 +65,9 @@ func listen(path string, sendBuffer int) (*listener, error) {
 }
 
 func (l *listener) bind() error {
-	// bind gives the file the mode of the socket, so that it never has a wider
-	// one: a umask belongs to the whole process, and a default ACL overrules it.
+	// bind gives the file the mode of the socket, so it never has a wider one. A
+	// umask would not do: it belongs to the whole process, and a default ACL
+	// overrules it.
 	if err := unix.Fchmod(l.fd, socketMode); err != nil {
 		return fmt.Errorf("set mode: %w", err)
 	}
@@ -81,17 +94,18 @@ func (l *listener) close() {
 	if l.fd < 0 {
 		return
 	}
-	// Removed first: nobody shall find it and be refused.
+	// Removed first, so that nobody finds it and is refused.
 	if fi, err := os.Lstat(l.path); l.ours != nil && err == nil && os.SameFile(fi, l.ours) {
 		os.Remove(l.path)
 	}
 	unix.Close(l.fd)
-	l.fd = -1
+	unix.Close(l.spare)
+	l.fd, l.spare = -1, -1
 }
 
-var errInTheWay = errors.New("there is something else than a socket: remove it")
+var errInTheWay = errors.New("something other than a socket is in the way: remove it")
 
-// removeStale removes what a killed daemon has left.
+// removeStale removes the socket of a daemon that was killed.
 func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -105,11 +119,11 @@ func removeStale(path string) error {
 	}
 	live, err := answers(path)
 	if err != nil {
-		return fmt.Errorf("try whether anybody listens: %w", err)
+		return fmt.Errorf("find out whether anybody listens: %w", err)
 	}
 	if live {
-		// Its lock was taken away from it, or it is no scoutfs-notifyd.
-		return fmt.Errorf("%w: somebody listens there", ErrServed)
+		// Somebody has removed its lock, or it is not a scoutfs-notifyd.
+		return fmt.Errorf("%w: somebody listens there", errServed)
 	}
 	return os.Remove(path)
 }
@@ -129,4 +143,87 @@ func answers(path string) (bool, error) {
 	default:
 		return false, err
 	}
+}
+
+func (l *listener) keepSpare() error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("reserve a descriptor: %w", err)
+	}
+	l.spare = fd
+	return nil
+}
+
+// pause leaves connections waiting for a while, or until resume.
+func (l *listener) pause() { l.pausedUntil = time.Now().Add(pauseTime) }
+
+func (l *listener) resume() { l.pausedUntil = time.Time{} }
+
+// pollFd returns the descriptor to poll for connections, -1 during a pause.
+func (l *listener) pollFd() int32 {
+	if !l.pausedUntil.IsZero() {
+		return -1
+	}
+	return int32(l.fd)
+}
+
+// open tells whether to accept: not in a pause, always after one, and otherwise
+// when poll says that the listener is ready.
+func (l *listener) open(ready bool) bool {
+	if l.pausedUntil.IsZero() {
+		return ready
+	}
+	if time.Now().Before(l.pausedUntil) {
+		return false
+	}
+	l.resume()
+	return true
+}
+
+// turnAway accepts a connection with the spare descriptor and closes it, when
+// there is no other to accept it with.
+func (l *listener) turnAway() error {
+	if l.spare < 0 {
+		if err := l.keepSpare(); err != nil {
+			return err
+		}
+	}
+	unix.Close(l.spare)
+	l.spare = -1
+	fd, err := l.accept()
+	if err == nil {
+		unix.Close(fd)
+	}
+	l.keepSpare()
+	return err
+}
+
+// accept is accept4(2) without the address, which unix.Accept4 allocates.
+func (l *listener) accept() (int, error) {
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(l.fd), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			return -1, errno
+		}
+	}
+}
+
+// sendBufferOption sets the size without regard to the system's limit, which takes
+// CAP_NET_ADMIN. It is a variable for tests that run without that.
+var sendBufferOption = unix.SO_SNDBUFFORCE
+
+// setSendBuffer sets the size of a client's queue.
+func setSendBuffer(fd, size int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, sendBufferOption, size)
+	if err == unix.EPERM {
+		return fmt.Errorf("set the size of its queue: %w: CAP_NET_ADMIN is missing", os.ErrPermission)
+	}
+	if err != nil {
+		return fmt.Errorf("set the size of its queue: %w", err)
+	}
+	return nil
 }

@@ -5,21 +5,17 @@ package daemon
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// MetricsName is the name of the metrics file in the file system's directory.
-const MetricsName = "metrics.prom"
-
 // metricsPrefix starts the name of every metric.
 const metricsPrefix = "scoutfs_notify_"
 
-// WriteMetrics writes the state as metrics in the Prometheus text format.
-func (st *State) WriteMetrics(out io.Writer) error {
-	w := &metricsWriter{fsid: st.FSID}
+// writeMetrics appends the state as metrics in the Prometheus text format.
+func writeMetrics(b *bytes.Buffer, st *notify.State) {
+	w := &metricsWriter{Buffer: b, fsid: st.FSID}
 
 	w.family("info", "gauge", "The daemon that serves the file system; always 1.")
 	w.sample(1, "rid", st.RID.String(), "mount_point", st.MountPoint, "version", st.Version)
@@ -48,28 +44,23 @@ func (st *State) WriteMetrics(out io.Writer) error {
 	w.counter("lost_episodes_total", "Times that a client began to lose records.", st.LostEpisodes)
 
 	w.family("client_sent_records_total", "counter", "Records sent to a connected client.")
-	for i := range st.Clients {
-		c := &st.Clients[i]
-		w.sample(c.Records, c.labels()...)
+	for _, c := range st.Clients {
+		w.sample(c.Records, clientLabels(c)...)
 	}
 	w.family("client_lost_records_total", "counter", "Records lost by a connected client that was behind.")
-	for i := range st.Clients {
-		c := &st.Clients[i]
-		w.sample(c.Lost, c.labels()...)
+	for _, c := range st.Clients {
+		w.sample(c.Lost, clientLabels(c)...)
 	}
-	_, err := out.Write(w.Bytes())
-	return err
 }
 
-func (c *ClientState) labels() []string {
+func clientLabels(c notify.ClientState) []string {
 	return []string{"client", fmt.Sprint(c.ID), "pid", fmt.Sprint(c.PID)}
 }
 
-// metricsWriter writes metrics in the Prometheus text format. Each sample
-// carries the file system, since a collector puts the files of several daemons
-// together.
+// metricsWriter writes metrics in the Prometheus text format. Each sample names
+// the file system, because a collector merges the files of several daemons.
 type metricsWriter struct {
-	bytes.Buffer
+	*bytes.Buffer
 	fsid notify.ID
 	name string
 }
@@ -80,7 +71,7 @@ func (w *metricsWriter) family(name, kind, help string) {
 	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", w.name, help, w.name, kind)
 }
 
-// sample adds a value to the metric, with labels as pairs of name and value.
+// sample adds a value to the metric; labels alternate name and value.
 func (w *metricsWriter) sample(value any, labels ...string) {
 	fmt.Fprintf(w, "%s{fsid=\"%v\"", w.name, w.fsid)
 	for i := 0; i+1 < len(labels); i += 2 {
@@ -101,7 +92,7 @@ func (w *metricsWriter) counter(name, help string, value uint64) {
 
 var labelEscaper = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 
-// escapeLabel makes any string a label's value, which is UTF-8.
+// escapeLabel makes any string a valid label value, which is UTF-8.
 func escapeLabel(s string) string {
 	return labelEscaper.Replace(strings.ToValidUTF8(s, "\uFFFD"))
 }

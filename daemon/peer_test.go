@@ -81,7 +81,7 @@ func TestPeers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := testConfig(t)
 			// Let the socket's mode be what stops them.
-			if err := os.Chmod(cfg.RunDir, 0o755); err != nil {
+			if err := os.Chmod(cfg.runDir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, cfg)

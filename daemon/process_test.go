@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(asClient); path != "" {
 		os.Exit(clientProcess(path))
 	}
+	if err := fallBack(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitFailure)
+	}
 	if os.Getenv(asDaemon) != "" {
 		os.Exit(daemonProcess())
 	}
@@ -43,7 +47,7 @@ func daemonProcess() int {
 	ring, err := makeFakeRing()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return ExitFailure
+		return exitFailure
 	}
 	sys := &fakeSystem{ring: ring}
 	go func() {
@@ -123,12 +127,12 @@ func daemonCommand(kind string, args ...string) *exec.Cmd {
 
 // startProcess starts a daemon, with variables in its environment, and waits
 // until it serves.
-func startProcess(t *testing.T, cfg Config, env []string, args ...string) *process {
+func startProcess(t *testing.T, cfg *config, env []string, args ...string) *process {
 	t.Helper()
-	args = append(append([]string{"-v", "-interval=1ms", "-run-dir=" + cfg.RunDir}, args...), cfg.MountPoint)
+	args = append(append([]string{"-v", "-interval=1ms", "-run-dir=" + cfg.runDir}, args...), cfg.mountPoint)
 	p := &process{
 		t: t, cmd: daemonCommand("serve", args...), log: newLogs(), ended: make(chan struct{}),
-		dir: filepath.Join(cfg.RunDir, testMount.FSID.String()),
+		dir: filepath.Join(cfg.runDir, testMount.FSID.String()),
 	}
 	p.cmd.Env = append(p.cmd.Env, env...)
 	in, err := p.cmd.StdinPipe()
@@ -223,7 +227,7 @@ func TestProcessEnds(t *testing.T) {
 			c := p.mustDial()
 			p.order("emit 2000")
 			tt.end(p)
-			if status := p.wait(); status != ExitOK {
+			if status := p.wait(); status != exitOK {
 				t.Errorf("exit status %d", status)
 			}
 			if err := errors.Join(expect(c, 1, 2000), expectEOF(c)); err != nil {
@@ -242,7 +246,7 @@ func TestLogGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	cmd := daemonCommand("serve", "-run-dir="+cfg.RunDir, cfg.MountPoint)
+	cmd := daemonCommand("serve", "-run-dir="+cfg.runDir, cfg.mountPoint)
 	cmd.Stderr = w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -277,9 +281,9 @@ func TestProcessKilled(t *testing.T) {
 	}
 	// A start that fails leaves nothing of the dead to be taken for the living.
 	if err := run(t.Context(), cfg, &fakeSystem{attachErr: notify.ErrNotSupported}); !errors.Is(err, notify.ErrNotSupported) {
-		t.Errorf("Run: %v", err)
+		t.Errorf("run: %v", err)
 	}
-	for _, name := range []string{StateName, MetricsName, LockName} {
+	for _, name := range []string{notify.StateName, notify.MetricsName, notify.LockName} {
 		if _, err := os.Lstat(filepath.Join(p.dir, name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s after a failed start: %v", name, err)
 		}
@@ -306,7 +310,7 @@ func TestLogUnread(t *testing.T) {
 	cfg := testConfig(t)
 	direct := newLogger(w, w, true)
 	queue := newLogQueue(w, func(lost uint64) { direct.Warn("lost", "lines", lost) })
-	cfg.Logger = newLogger(w, queue, true)
+	cfg.log = newLogger(w, queue, true)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -323,7 +327,7 @@ func TestLogUnread(t *testing.T) {
 	if _, err := r.Read(make([]byte, 1)); err != nil { // it serves
 		t.Fatal(err)
 	}
-	path := filepath.Join(cfg.RunDir, testMount.FSID.String(), notify.SocketName)
+	path := filepath.Join(cfg.runDir, testMount.FSID.String(), notify.SocketName)
 	c, err := notify.Dial(path)
 	if err != nil {
 		t.Fatal(err)
@@ -346,7 +350,7 @@ func TestLogUnread(t *testing.T) {
 	}
 	stop()
 	if err := <-done; err != nil {
-		t.Errorf("Run: %v", err)
+		t.Errorf("run: %v", err)
 	}
 	if queue.lost.Load() == 0 {
 		t.Error("no line was lost: this test is too short")
@@ -358,13 +362,13 @@ func TestSecondDaemon(t *testing.T) {
 	p := startProcess(t, cfg, nil)
 
 	var stderr bytes.Buffer
-	cmd := daemonCommand("serve", "-run-dir="+cfg.RunDir, "/mnt/other")
+	cmd := daemonCommand("serve", "-run-dir="+cfg.runDir, "/mnt/other")
 	cmd.Stderr = &stderr
 	err := cmd.Run()
-	if cmd.ProcessState.ExitCode() != ExitBusy {
+	if cmd.ProcessState.ExitCode() != exitBusy {
 		t.Errorf("exit status: %v", err)
 	}
-	want := fmt.Sprintf("process %d at mount point %s", p.cmd.Process.Pid, cfg.MountPoint)
+	want := fmt.Sprintf("process %d at mount point %s", p.cmd.Process.Pid, cfg.mountPoint)
 	if !strings.Contains(stderr.String(), want) {
 		t.Errorf("the message does not tell %s: %s", want, &stderr)
 	}
@@ -378,11 +382,11 @@ func TestSecondDaemon(t *testing.T) {
 
 func TestExitStatus(t *testing.T) {
 	cfg := testConfig(t)
-	file := filepath.Join(cfg.RunDir, "file")
+	file := filepath.Join(cfg.runDir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wide := filepath.Join(cfg.RunDir, "wide")
+	wide := filepath.Join(cfg.runDir, "wide")
 	if err := errors.Join(os.Mkdir(wide, 0o700), os.Chmod(wide, 0o777)); err != nil {
 		t.Fatal(err)
 	}
@@ -399,14 +403,15 @@ func TestExitStatus(t *testing.T) {
 		{"two mount points", "serve", []string{"a", "b"}, 64, "expected one mount point, got 2"},
 		{"flag behind", "serve", []string{"a", "-v"}, 64, "flags come before the mount point"},
 		{"unknown flag", "serve", []string{"-x", "a"}, 64, "-x"},
-		{"pause", "serve", []string{"-pause=2s", "a"}, 64, "pause 2s: out of range"},
-		{"negative pause", "serve", []string{"-pause=-1ms", "a"}, 64, "pause -1ms"},
-		{"pause without unit", "serve", []string{"-pause=1", "a"}, 64, "parse error: a duration is a number with a unit, such as 500us or 1ms"},
-		{"no clients", "serve", []string{"-max-clients=0", "a"}, 64, "-max-clients 0: out of range: 1 or more"},
-		{"small queue", "serve", []string{"-sndbuf=1000", "a"}, 64, "-sndbuf 1000: out of range"},
-		{"large queue", "serve", []string{"-sndbuf=1073741824", "a"}, 64, "-sndbuf 1073741824: out of range"},
-		{"interval", "serve", []string{"-interval=0s", "a"}, 64, "interval 0s"},
-		{"empty mount point", "serve", []string{""}, 64, "mount point"},
+		{"pause", "serve", []string{"-pause=2s", "a"}, 64, `"2s" for flag -pause: out of range: 0s to 1s`},
+		{"negative pause", "serve", []string{"-pause=-1ms", "a"}, 64, `"-1ms" for flag -pause: out of range`},
+		{"pause without unit", "serve", []string{"-pause=1", "a"}, 64, `"1" for flag -pause: a duration is a number with a unit, such as 500us or 2s`},
+		{"no clients", "serve", []string{"-max-clients=0", "a"}, 64, `"0" for flag -max-clients: out of range: 1 or more`},
+		{"small queue", "serve", []string{"-sndbuf=1000", "a"}, 64, `"1000" for flag -sndbuf: out of range: 131072 to 1073741823`},
+		{"large queue", "serve", []string{"-sndbuf=1073741824", "a"}, 64, `"1073741824" for flag -sndbuf: out of range`},
+		{"interval", "serve", []string{"-interval=0s", "a"}, 64, `"0s" for flag -interval: out of range`},
+		{"empty mount point", "serve", []string{""}, 64, "the mount point is an empty string"},
+		{"empty run directory", "serve", []string{"-run-dir=", "a"}, 64, "-run-dir is an empty string"},
 		{"unsupported", "unsupported", []string{"/mnt"}, 78, "scoutfs-notify-kmod-v"},
 		{"not ScoutFS", "foreign", []string{"/mnt"}, 78, "mount the file system first"},
 		{"not mounted", "missing", []string{"/mnt"}, 78, "not a mounted ScoutFS"},
@@ -415,12 +420,12 @@ func TestExitStatus(t *testing.T) {
 		{"run directory is a file", "serve", []string{"-run-dir=" + file, "/mnt"}, 1, "not a directory"},
 		{"run directory of others", "serve", []string{"-run-dir=" + wide, "/mnt"}, 77, "others could replace the socket"},
 		{"no parent", "serve", []string{"-run-dir=" + file + "/a/b", "/mnt"}, 1, "make run directory"},
-		{"long path", "serve", []string{"-run-dir=" + cfg.RunDir + "/" + strings.Repeat("x", 100), "/mnt"}, 1, "choose a shorter run directory"},
+		{"long path", "serve", []string{"-run-dir=" + cfg.runDir + "/" + strings.Repeat("x", 100), "/mnt"}, 1, "choose a shorter run directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := tt.args
 			if tt.kind != "serve" {
-				args = append([]string{"-run-dir=" + cfg.RunDir}, args...)
+				args = append([]string{"-run-dir=" + cfg.runDir}, args...)
 			}
 			cmd := daemonCommand(tt.kind, args...)
 			out, err := cmd.CombinedOutput()
@@ -487,7 +492,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	for range 3 {
 		c, err := p.dial()
 		if err == nil {
-			c.SetReadDeadline(time.Now().Add(shutTime / 2))
+			c.SetReadDeadline(time.Now().Add(pauseTime / 2))
 			_, err = c.Next()
 			c.Close()
 		}
@@ -527,7 +532,7 @@ func manager(t *testing.T, name string) *net.UnixConn {
 func TestServiceManager(t *testing.T) {
 	cfg := testConfig(t)
 	for _, tt := range []struct{ name, socket string }{
-		{"path", filepath.Join(cfg.RunDir, "manager.sock")},
+		{"path", filepath.Join(cfg.runDir, "manager.sock")},
 		{"abstract", fmt.Sprintf("@scoutfs-notifyd-test-%d", os.Getpid())},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,19 +4,27 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// publisher tells the world how the relay is: the state and metrics files, and
-// the service manager. It does so when there is news, at most once an interval,
-// so that nothing is done for a single record and the last word is exact.
+// publisher tells the world how the daemon is doing: the state and metrics files,
+// and the service manager. It does so when there is news, at most once an interval,
+// so that a single record costs nothing and the last word is exact.
 type publisher struct {
-	dirty    bool // there is news
+	log      *slog.Logger
+	dir      *runDir
 	interval time.Duration
-	due      time.Time // when news may be published next
-	failed   bool      // said that publishing fails
+	snapshot func() *notify.State
+
+	news   bool      // there is something to publish
+	due    time.Time // when it may be published
+	failed bool      // the last attempt failed, and was logged
 
 	manager      *sdNotify
 	watchdog     time.Duration // between signs of life, 0 for none
@@ -26,14 +34,12 @@ type publisher struct {
 }
 
 // start publishes the beginning and tells the manager that the daemon is ready.
-func (p *publisher) start(r *relay) error {
-	p.interval = r.cfg.Interval
-	manager, err := openNotify()
-	if err != nil {
+func (p *publisher) start() (err error) {
+	if p.manager, err = openNotify(); err != nil {
 		return err
 	}
-	p.manager = manager
-	if err := p.writeFiles(r); err != nil {
+	st := p.snapshot()
+	if err := p.writeFiles(st); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -41,47 +47,50 @@ func (p *publisher) start(r *relay) error {
 	if p.watchdog = watchdogInterval(); p.manager != nil && p.watchdog > 0 {
 		p.watchdogNext = now.Add(p.watchdog)
 	}
-	return p.manager.sendPatiently("READY=1", p.status(r))
+	return p.manager.sendPatiently("READY=1", status(st))
 }
 
-// next says when tick wants to be called, zero for not until there is news.
-func (p *publisher) next() time.Time {
-	t := p.watchdogNext
-	if p.dirty {
-		t = earlier(t, p.due)
+// next returns when tick is to be called, zero for not until there is news. news
+// says that there is some since the last call of next or tick.
+func (p *publisher) next(news bool) time.Time {
+	p.news = p.news || news
+	if p.news {
+		return earlier(p.watchdogNext, p.due)
 	}
-	return t
+	return p.watchdogNext
 }
 
-// tick does what is due.
-func (p *publisher) tick(r *relay, now time.Time) {
+// tick does what is due. news is as for next.
+func (p *publisher) tick(now time.Time, news bool) {
+	p.news = p.news || news
 	if !p.watchdogNext.IsZero() && !now.Before(p.watchdogNext) {
 		p.watchdogNext = now.Add(p.watchdog)
 		if err := p.manager.send("WATCHDOG=1"); err != nil {
 			// Soon enough for a manager that is only busy.
 			p.watchdogNext = now.Add(min(p.watchdog, p.interval))
-			p.complain(r, err)
+			p.fail(err)
 		}
 	}
-	if !p.dirty || now.Before(p.due) {
+	if !p.news || now.Before(p.due) {
 		return
 	}
-	p.dirty = false
+	p.news = false
 	p.due = now.Add(p.interval)
-	if err := errors.Join(p.writeFiles(r), p.manager.send(p.status(r))); err != nil {
-		p.complain(r, err)
+	st := p.snapshot()
+	if err := errors.Join(p.writeFiles(st), p.manager.send(status(st))); err != nil {
+		p.fail(err)
 	} else {
 		p.failed = false
 	}
 }
 
-// complain logs the first of a row of failures, after which the relaying goes
-// on and the news wait for the next time.
-func (p *publisher) complain(r *relay, err error) {
-	p.dirty = true
+// fail puts the news off until the next time. It logs only the first of several
+// failures in a row.
+func (p *publisher) fail(err error) {
+	p.news = true
 	if !p.failed {
 		p.failed = true
-		r.log.Error("cannot publish state", "error", err)
+		p.log.Error("cannot publish state", "error", err)
 	}
 }
 
@@ -89,33 +98,41 @@ func (p *publisher) complain(r *relay, err error) {
 func (p *publisher) stopping() { p.manager.send("STOPPING=1") }
 
 // close removes the files.
-func (p *publisher) close(r *relay) {
-	r.dir.removeFile(StateName)
-	r.dir.removeFile(MetricsName)
+func (p *publisher) close() {
+	p.dir.removeFile(notify.StateName)
+	p.dir.removeFile(notify.MetricsName)
 	p.manager.close()
 }
 
-func (p *publisher) writeFiles(r *relay) error {
-	st := r.state()
+func (p *publisher) writeFiles(st *notify.State) error {
 	p.buf.Reset()
-	if err := st.WriteMetrics(&p.buf); err != nil {
-		return fmt.Errorf("encode metrics: %w", err)
-	}
-	if err := r.dir.replaceFile(MetricsName, p.buf.Bytes()); err != nil {
+	writeMetrics(&p.buf, st)
+	if err := p.dir.replaceFile(notify.MetricsName, p.buf.Bytes()); err != nil {
 		return fmt.Errorf("write metrics: %w", err)
 	}
-	// Last: who sees new state finds metrics that are no older.
+	// Last, so that whoever sees new state finds metrics that are no older.
 	p.buf.Reset()
-	if err := st.WriteJSON(&p.buf); err != nil {
+	e := json.NewEncoder(&p.buf)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(st); err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := r.dir.replaceFile(StateName, p.buf.Bytes()); err != nil {
+	if err := p.dir.replaceFile(notify.StateName, p.buf.Bytes()); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }
 
-func (p *publisher) status(r *relay) string {
+func status(st *notify.State) string {
 	return fmt.Sprintf("STATUS=%d clients, %d records, %d dropped by the kernel, %d lost by clients",
-		len(r.clients), r.count.records, r.count.kernelDropped, r.count.lost)
+		len(st.Clients), st.Records, st.KernelDropped, st.LostRecords)
+}
+
+// earlier returns the earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }

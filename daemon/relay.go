@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,210 +20,66 @@ import (
 // ring overflow.
 const fullBatch = notify.RingRecords / 2
 
-// relay is the daemon at work: one goroutine owns all of it.
+// loop is the life of every record: poll, drain, broadcast. It ends when the relay
+// is told to stop, which is no error, or when the source fails.
 //
-// The reader's descriptor is polled only while there is nothing to drain. With
-// records coming in, the relay drains every Config.Pause instead, so that the
-// kernel finds nobody asleep and has nobody to wake.
-type relay struct {
-	cfg   *Config
-	log   *slog.Logger
-	src   source
-	mount notify.Mount
-	dir   *runDir
-	ln    *listener
-	start time.Time
-	stop  int // eventfd, readable once the context is done
-
-	buf     []byte // for drains
-	pollfds []unix.PollFd
-	timeout unix.Timespec // for ppoll, here so as not to be allocated
-	clients []*client
-	lastID  uint64
-	peers   *peers
-	door    door
-	count   counts
-	pub     publisher
-}
-
-// counts are totals since the start, over all clients, those gone included.
-type counts struct {
-	records       uint64 // drained from the kernel
-	lastSeq       uint64
-	kernelDropped uint64
-	batches       uint64
-	fullBatches   uint64
-	packets       uint64
-	sent          uint64 // records
-	lost          uint64 // records
-	episodes      uint64
-	accepted      uint64
-	refused       RefusedState
-}
-
-func newRelay(cfg *Config, src source, dir *runDir, ln *listener) (*relay, error) {
-	r := &relay{
-		cfg:   cfg,
-		log:   cfg.Logger,
-		src:   src,
-		mount: src.Mount(),
-		dir:   dir,
-		ln:    ln,
-		start: time.Now(),
-		buf:   make([]byte, notify.RingRecords*notify.RecordSize),
-	}
-	var err error
-	if r.peers, err = newPeers(); err != nil {
-		return nil, err
-	}
-	if err := r.door.init(); err != nil {
-		return nil, err
-	}
-	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		r.door.close()
-		return nil, fmt.Errorf("make event descriptor: %w", err)
-	}
-	r.stop = stop
-	return r, nil
-}
-
-// run relays until the context is done or the file system is unmounted.
-func (r *relay) run(ctx context.Context) error {
-	unregister := context.AfterFunc(ctx, func() {
-		one := binary.NativeEndian.AppendUint64(nil, 1)
-		unix.Write(r.stop, one)
-	})
-	defer func() {
-		if !unregister() {
-			// It has started: stop must not be closed under it.
-			r.awaitStop()
-		}
-	}()
-
-	if err := r.pub.start(r); err != nil {
-		return err
-	}
-	r.log.Info("serving", "mount_point", r.cfg.MountPoint, "fsid", r.mount.FSID.String(),
-		"rid", r.mount.RID.String(), "socket", r.ln.path)
-
-	err := r.loop()
-	r.pub.stopping()
-	switch {
-	case err == nil: // told to stop
-		err = r.lastDrain()
-		r.log.Info("stopping", r.totals()...)
-	case errors.Is(err, notify.ErrUnmounted):
-		r.log.Info("file system is unmounted: stopping", r.totals()...)
-	}
-	if errors.Is(err, notify.ErrUnmounted) {
-		err = nil
-	}
-	return err
-}
-
-// close ends all connections and removes what the relay has published.
-func (r *relay) close() {
-	// Who has connected is no client turned away: it sees the end like the others.
-	r.accept(true)
-	// Nobody shall connect again to a daemon that goes, nor find its ring busy.
-	r.ln.close()
-	r.src.Close()
-	for _, c := range r.clients {
-		r.leave(c, "daemon stops")
-	}
-	r.clients = nil
-	r.pub.close(r)
-	r.door.close()
-	unix.Close(r.stop)
-}
-
-// loop relays until told to stop (nil) or an error of the source.
+// The source is polled only while the relay is asleep, which it is after a drain
+// that found nothing. While records come in, it drains once every pause instead,
+// so that the kernel finds nobody asleep and has nobody to wake.
 func (r *relay) loop() error {
-	// Something may have come in since the reader was attached.
-	next, sleep := r.start, false
+	// There may be records already, since the reader was attached.
+	next, asleep := time.Now(), false
 	for {
-		ready, err := r.poll(next, sleep)
-		if err != nil {
+		ready, stop, err := r.poll(next, asleep)
+		if err != nil || stop {
 			return err
 		}
-		if ready.stop {
-			return nil
-		}
 		now := time.Now()
-		r.pub.tick(r, now)
+		r.pub.tick(now, r.changed())
 
-		// While records come in, the time of the next drain counts; otherwise what
-		// poll says.
-		if !ready.source && (sleep || now.Before(next)) {
+		// Asleep, poll says when to drain; otherwise the time does.
+		if ready == 0 && (asleep || now.Before(next)) {
 			continue
 		}
-		n, err := r.drain()
+		n, err := r.relayBatch()
 		switch {
 		case err != nil:
 			return err
-		case n == 0 && ready.hangup:
-			// The kernel would have said so itself; but this must not go in circles.
+		case n == 0 && ready&unix.POLLHUP != 0:
+			// The drain should have failed. This must not go in circles.
 			return notify.ErrUnmounted
-		case n == 0 && ready.broken:
+		case n == 0 && ready&(unix.POLLERR|unix.POLLNVAL) != 0:
 			return errors.New("poll reader: the descriptor is in error")
 		case n >= fullBatch:
-			sleep, next = false, now
+			next, asleep = now, false
 		default:
-			// From before the drain: a long round is pause enough.
-			sleep, next = n == 0, now.Add(r.cfg.Pause)
+			// Counted from before the drain: a long round is pause enough.
+			next, asleep = now.Add(r.pause), n == 0
 		}
 	}
 }
 
-// drain moves one batch from the kernel to the clients.
-func (r *relay) drain() (n int, err error) {
+// relayBatch drains the kernel once, sends what that finds to every client, and
+// returns how many records it was.
+func (r *relay) relayBatch() (int, error) {
 	n, dropped, err := r.src.Drain(r.buf)
-	if dropped != r.count.kernelDropped {
-		r.pub.dirty = true
-		r.count.kernelDropped = dropped
-	}
+	batch := r.buf[:n*notify.RecordSize]
+	r.count(batch, dropped)
 	if err != nil || n == 0 {
 		return 0, err
 	}
-	batch := r.buf[:n*notify.RecordSize]
-	r.pub.dirty = true
-	r.count.records += uint64(n)
-	r.count.batches++
-	if n == notify.RingRecords {
-		r.count.fullBatches++
-	}
-	// The first field of the last record.
-	r.count.lastSeq = binary.NativeEndian.Uint64(batch[len(batch)-notify.RecordSize:])
-	// Who was connected when these accesses were made gets them: accept after
-	// the drain, not only when poll says so.
-	r.accept(true)
-	r.broadcast(batch)
+	// Whoever was connected when these accesses were made gets them. So accept
+	// between drain and broadcast, and not only when poll reports a connection.
+	r.clients.accept(true)
+	r.clients.broadcast(batch)
 	return n, nil
 }
 
-func (r *relay) broadcast(batch []byte) {
-	for _, c := range r.clients {
-		sent, packets, lost, behind := c.records, c.packets, c.lost, c.behind.on
-		err := c.send(batch)
-		r.count.sent += c.records - sent
-		r.count.packets += c.packets - packets
-		r.count.lost += c.lost - lost
-		if c.behind.on && !behind {
-			r.count.episodes++
-		}
-		if err != nil {
-			r.leave(c, "hung up")
-		}
-	}
-	r.reap()
-}
-
 // lastDrain delivers what was recorded before the relay was told to stop: one
-// ring, for more could go on for ever.
+// ring at most, or it might never end.
 func (r *relay) lastDrain() error {
 	for left := notify.RingRecords; left > 0; {
-		n, err := r.drain()
+		n, err := r.relayBatch()
 		if err != nil || n == 0 {
 			return err
 		}
@@ -231,17 +88,185 @@ func (r *relay) lastDrain() error {
 	return nil
 }
 
-// awaitStop waits until stop is written.
-func (r *relay) awaitStop() {
-	fds := []unix.PollFd{{Fd: int32(r.stop), Events: unix.POLLIN}}
-	for {
-		if n, err := unix.Poll(fds, -1); n > 0 || err != unix.EINTR {
-			return
+// source is where the records come from: a *notify.Reader, or a test's.
+type source interface {
+	Mount() notify.Mount
+	Fd() int
+	Drain(buf []byte) (n int, dropped uint64, err error)
+	Close() error
+}
+
+// relay moves records from the source to the clients. One goroutine owns it and
+// all that it refers to.
+type relay struct {
+	log     *slog.Logger
+	pause   time.Duration
+	src     source
+	clients *clients
+	pub     *publisher
+	stop    int // eventfd, readable once the relay is to stop
+
+	buf     []byte // for drains
+	pollfds []unix.PollFd
+	timeout unix.Timespec // for ppoll, here to save an allocation
+
+	state notify.State // without the clients' part; see snapshot
+	news  bool         // state has changed since the publisher was told
+}
+
+func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error) {
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make event descriptor: %w", err)
+	}
+	cs, err := newClients(cfg, ln)
+	if err != nil {
+		unix.Close(stop)
+		return nil, err
+	}
+	r := &relay{
+		log: cfg.log, pause: cfg.pause, src: src, clients: cs, stop: stop,
+		buf: make([]byte, notify.RingRecords*notify.RecordSize),
+		state: notify.State{
+			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: src.Mount().FSID, RID: src.Mount().RID,
+			PID: os.Getpid(), Start: time.Now().Round(0), Socket: ln.path,
+		},
+	}
+	r.pub = &publisher{log: cfg.log, dir: dir, interval: cfg.interval, snapshot: r.snapshot}
+	return r, nil
+}
+
+// run relays until the context is done or the file system is unmounted.
+func (r *relay) run(ctx context.Context) error {
+	defer r.stopAfter(ctx)()
+	if err := r.pub.start(); err != nil {
+		return err
+	}
+	r.log.Info("serving", "mount_point", r.state.MountPoint, "fsid", r.state.FSID.String(),
+		"rid", r.state.RID.String(), "socket", r.state.Socket)
+
+	err := r.loop()
+	r.pub.stopping()
+	switch {
+	case err == nil: // told to stop
+		err = r.lastDrain()
+		r.logTotals("stopping")
+	case errors.Is(err, notify.ErrUnmounted):
+		r.logTotals("file system is unmounted: stopping")
+	}
+	if errors.Is(err, notify.ErrUnmounted) {
+		return nil
+	}
+	return err
+}
+
+// stopAfter has the loop stop once the context is done. The function it returns
+// undoes that; only then may stop be closed, since nothing writes to it any more.
+func (r *relay) stopAfter(ctx context.Context) (undo func()) {
+	written := make(chan struct{})
+	unregister := context.AfterFunc(ctx, func() {
+		unix.Write(r.stop, binary.NativeEndian.AppendUint64(nil, 1))
+		close(written)
+	})
+	return func() {
+		if !unregister() {
+			<-written
 		}
 	}
 }
 
-func (r *relay) totals() []any {
-	return []any{"records", r.count.records, "dropped_by_kernel", r.count.kernelDropped,
-		"sent", r.count.sent, "lost_by_clients", r.count.lost}
+// close detaches the reader, ends all connections, and removes what the relay has
+// published.
+func (r *relay) close() {
+	// First: a client that sees the end may start another daemon, which must not
+	// find the ring busy.
+	r.src.Close()
+	r.clients.close()
+	r.pub.close()
+	unix.Close(r.stop)
+}
+
+// Indices of pollfds.
+const (
+	pollStop = iota
+	pollSource
+	pollClients // and from there on
+)
+
+// poll waits until next or, if asleep, until the source is ready, unless there is
+// something else to do before that. It serves the clients, and returns what poll(2)
+// reports of the source, 0 for nothing.
+func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err error) {
+	until := r.pub.next(r.changed())
+	source := unix.PollFd{Fd: -1, Events: unix.POLLIN}
+	if asleep {
+		source.Fd = int32(r.src.Fd())
+	} else {
+		until = earlier(until, next)
+	}
+	fds := append(r.pollfds[:0], unix.PollFd{Fd: int32(r.stop), Events: unix.POLLIN}, source)
+	fds, reopen := r.clients.poll(fds)
+	r.pollfds = fds
+
+	if err := r.ppoll(fds, earlier(until, reopen)); err != nil {
+		return 0, false, fmt.Errorf("poll: %w", err)
+	}
+	r.clients.serve(fds[pollClients:])
+	return fds[pollSource].Revents, fds[pollStop].Revents != 0, nil
+}
+
+// ppoll waits for an event or until a time; the zero time is never.
+func (r *relay) ppoll(fds []unix.PollFd, until time.Time) error {
+	var timeout *unix.Timespec
+	if !until.IsZero() {
+		r.timeout = unix.NsecToTimespec(int64(max(0, time.Until(until))))
+		timeout = &r.timeout
+	}
+	_, err := unix.Ppoll(fds, timeout, nil)
+	if err == unix.EINTR {
+		// Nothing is ready, and the kernel has not set revents.
+		for i := range fds {
+			fds[i].Revents = 0
+		}
+		return nil
+	}
+	return err
+}
+
+// count notes what a drain has found.
+func (r *relay) count(batch []byte, dropped uint64) {
+	n := len(batch) / notify.RecordSize
+	r.news = r.news || n > 0 || dropped != r.state.KernelDropped
+	r.state.KernelDropped = dropped
+	if n == 0 {
+		return
+	}
+	r.state.Records += uint64(n)
+	r.state.Batches++
+	if n == notify.RingRecords {
+		r.state.FullBatches++
+	}
+	// The number is the first field of a record.
+	r.state.LastSeq = binary.NativeEndian.Uint64(batch[(n-1)*notify.RecordSize:])
+}
+
+// changed tells whether there is anything new in a snapshot since the last call.
+func (r *relay) changed() bool {
+	changed := r.news || r.clients.changed
+	r.news, r.clients.changed = false, false
+	return changed
+}
+
+// snapshot returns the state as it is now.
+func (r *relay) snapshot() *notify.State {
+	st := r.state
+	st.Updated = time.Now().Round(0)
+	r.clients.describe(&st)
+	return &st
+}
+
+func (r *relay) logTotals(msg string) {
+	st := r.snapshot()
+	r.log.Info(msg, "records", st.Records, "dropped_by_kernel", st.KernelDropped,
+		"sent", st.SentRecords, "lost_by_clients", st.LostRecords)
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sdNotify tells the service manager how the daemon is, as in sd_notify(3). A
-// nil *sdNotify, when there is no manager that wants to know, does nothing.
+// sdNotify tells the service manager how the daemon is doing, as sd_notify(3)
+// describes. A nil *sdNotify does nothing: there is no manager that wants to know.
 type sdNotify struct {
 	fd   int
 	addr unix.SockaddrUnix
@@ -37,7 +37,7 @@ func openNotify() (*sdNotify, error) {
 	return &sdNotify{fd: fd, addr: unix.SockaddrUnix{Name: name}}, nil
 }
 
-// send passes on lines such as READY=1. It does not wait for the manager.
+// send sends lines such as READY=1. It does not wait for the manager.
 func (s *sdNotify) send(lines ...string) error {
 	if s == nil {
 		return nil
@@ -54,8 +54,8 @@ func (s *sdNotify) send(lines ...string) error {
 	}
 }
 
-// sendPatiently is send for what must get through: it gives a manager that is
-// busy a few seconds.
+// sendPatiently is send for what must get through: it gives a busy manager some
+// seconds.
 func (s *sdNotify) sendPatiently(lines ...string) error {
 	const patience, pause = 10 * time.Second, 20 * time.Millisecond
 	for end := time.Now().Add(patience); ; time.Sleep(pause) {
@@ -72,8 +72,8 @@ func (s *sdNotify) close() {
 	}
 }
 
-// watchdogInterval is how often to send WATCHDOG=1: half of what the manager
-// waits for, or 0 if it does not.
+// watchdogInterval returns how often to send WATCHDOG=1: twice in the time that
+// the manager waits for it, or 0 if it does not wait.
 func watchdogInterval() time.Duration {
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if err != nil || usec <= 0 || usec > int64(24*time.Hour/time.Microsecond) {

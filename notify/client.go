@@ -3,8 +3,8 @@
 package notify
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +19,7 @@ import (
 // Errors of a Client, to be tested for with [errors.Is].
 var (
 	// ErrNotRunning: no daemon serves the file system. Its socket is missing, or
-	// nobody listens there any more.
+	// nobody listens on it any more.
 	ErrNotRunning = errors.New("scoutfs-notifyd is not running")
 
 	// ErrRefused: the daemon closed the connection before any record, because it
@@ -54,19 +54,19 @@ func Dial(target string) (*Client, error) {
 // mounted ScoutFS, such as its mount point, or the path of the daemon's socket.
 // The context bounds finding the socket and connecting, not what follows.
 //
-// The error is [ErrNotRunning], [ErrRefused], [ErrNotScoutFS],
+// The error is [ErrNotRunning], [ErrRefused], [ErrNotScoutFS], [ErrTarget],
 // [os.ErrPermission] if the caller is not root, [ErrRequest] if MaxRecords is out
 // of range, the context's, or the system's.
 func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error) {
-	// Looking up the file system opens it for a moment, in which it cannot be
-	// unmounted. A daemon that says what it serves makes that unnecessary.
+	// Looking up the file system opens it, and it cannot be unmounted meanwhile. The
+	// state file of a daemon that serves it makes that unnecessary.
 	if path, ok := d.Served(target); ok {
 		c, err := d.connect(ctx, path)
 		if !errors.Is(err, ErrNotRunning) {
 			return c, err
 		}
 	}
-	path, err := d.lookup(ctx, target)
+	path, err := await(ctx, "find the socket for "+target, func() (string, error) { return d.SocketPath(target) }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -75,23 +75,16 @@ func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error
 
 // connect connects to a socket and asks for batches.
 func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
-	records := d.MaxRecords
-	if records == 0 {
-		records = RingRecords
-	}
+	records := cmp.Or(d.MaxRecords, RingRecords)
 	if records < 1 || records > RingRecords {
 		return nil, fmt.Errorf("connect to %s: %w: %d records a packet, not 1 to %d", path, ErrRequest, records, RingRecords)
 	}
-	pkt, err := Request{MaxRecords: uint32(records)}.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", path, err)
-	}
-
+	pkt, _ := Request{MaxRecords: uint32(records)}.MarshalBinary() // which is in range
 	conn, err := dial(ctx, path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		err = ErrNotRunning
+	}
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("connect to %s: %w", path, ErrNotRunning)
-		}
 		return nil, fmt.Errorf("connect to %s: %w", path, unwrapNet(err))
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -99,7 +92,7 @@ func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
 	}
 	if _, err := conn.Write(pkt); err != nil {
 		conn.Close()
-		if hungUp(err) {
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 			err = ErrRefused
 		}
 		return nil, fmt.Errorf("send request to %s: %w", path, unwrapNet(err))
@@ -107,75 +100,37 @@ func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
 	return newClient(conn), nil
 }
 
-// maxState is more than a daemon's state file has.
-const maxState = 1 << 20
-
 // Served returns the socket of the one daemon whose state file names target as
-// its mount point. It looks at the daemons' files only, where looking up the file
-// system would keep it from being unmounted meanwhile. What a killed daemon has
-// left can be out of date.
+// its mount point. It reads the daemons' files only: looking up the file system
+// would keep it from being unmounted meanwhile. A daemon that was killed leaves
+// its files, so the answer can be out of date.
 func (d *Dialer) Served(target string) (path string, ok bool) {
 	mount, err := filepath.Abs(target)
 	if err != nil {
 		return "", false
 	}
-	dirs, err := os.ReadDir(d.runDir())
+	runDir := cmp.Or(d.RunDir, RunDir)
+	dirs, err := os.ReadDir(runDir)
 	if err != nil {
 		return "", false
 	}
 	for _, dir := range dirs {
-		f, err := os.Open(filepath.Join(d.runDir(), dir.Name(), "state.json"))
-		if err != nil {
-			continue
-		}
-		var state struct {
-			MountPoint string `json:"mount_point"`
-		}
-		err = json.NewDecoder(io.LimitReader(f, maxState)).Decode(&state)
-		f.Close()
-		if err != nil || state.MountPoint != mount {
+		st, err := ReadState(filepath.Join(runDir, dir.Name(), StateName))
+		if err != nil || st.MountPoint != mount {
 			continue
 		}
 		if ok {
 			return "", false // one of them is left over
 		}
-		path, ok = filepath.Join(d.runDir(), dir.Name(), SocketName), true
+		path, ok = filepath.Join(runDir, dir.Name(), SocketName), true
 	}
 	return path, ok
 }
 
-func (d *Dialer) runDir() string {
-	if d.RunDir == "" {
-		return RunDir
-	}
-	return d.RunDir
-}
-
-// lookup is SocketPath, which may wait for the cluster, for as long as the
-// context lasts.
-func (d *Dialer) lookup(ctx context.Context, target string) (string, error) {
-	type result struct {
-		path string
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		path, err := d.SocketPath(target)
-		done <- result{path, err}
-	}()
-	select {
-	case r := <-done:
-		return r.path, r.err
-	case <-ctx.Done():
-		return "", fmt.Errorf("find the socket for %s: %w", target, ctx.Err())
-	}
-}
-
-// dial connects to a socket. When so many wait to be accepted that one more
-// cannot, connect(2) would wait, but not on the kind of descriptor that net
-// uses; so this does.
+// dial connects to a socket. It retries while the backlog is full: connect(2)
+// would wait for room, but fails on the non-blocking descriptors of package net.
 func dial(ctx context.Context, path string) (net.Conn, error) {
-	const retry = 10 * time.Millisecond
+	const interval = 10 * time.Millisecond
 	for {
 		var nd net.Dialer
 		conn, err := nd.DialContext(ctx, "unixpacket", path)
@@ -183,17 +138,17 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 			return conn, err
 		}
 		select {
-		case <-time.After(retry):
+		case <-time.After(interval):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// SocketPath returns the path of the socket of the daemon that serves target. A
-// target that is a directory has its file system looked up, as [Statfs] does;
-// the path of a socket is returned as it is, and so is one by the name of a
-// daemon's that is not there. The error is [ErrTarget] for anything else.
+// SocketPath returns the path of the socket of the daemon that serves target. For
+// a directory it looks up the file system with [Statfs], and can block like it.
+// The path of a socket is returned as it is, and so is a path that ends in
+// [SocketName] and does not exist. The error is [ErrTarget] for anything else.
 func (d *Dialer) SocketPath(target string) (string, error) {
 	fi, err := os.Stat(target)
 	if err != nil {
@@ -202,7 +157,7 @@ func (d *Dialer) SocketPath(target string) (string, error) {
 		}
 		var pe *os.PathError
 		if errors.As(err, &pe) {
-			err = pe.Err // without "stat" and the path, which stand here
+			err = pe.Err // the message names the path already
 		}
 		return "", fmt.Errorf("find the socket for %s: %w", target, err)
 	}
@@ -216,28 +171,28 @@ func (d *Dialer) SocketPath(target string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(d.runDir(), m.FSID.String(), SocketName), nil
+	return filepath.Join(cmp.Or(d.RunDir, RunDir), m.FSID.String(), SocketName), nil
 }
 
 // Client receives a mount's records from the daemon.
 //
-// One goroutine may receive; Close, Lost and SetReadDeadline may be called from
-// others meanwhile.
+// Only one goroutine may receive at a time. Close, Lost and SetReadDeadline are
+// safe to call from others meanwhile.
 type Client struct {
 	conn  net.Conn
 	buf   []byte
 	recs  []Record // of the last packet
-	next  int      // first of recs that was not returned
+	next  int      // index of the first of recs that was not returned
 	gaps  Gaps
-	lost  atomic.Uint64 // copy of gaps' for other goroutines
-	reset bool          // the daemon left without reading what we had sent
+	lost  atomic.Uint64 // copy of gaps.Lost() for other goroutines
+	reset bool          // the daemon left without reading what was sent to it
 }
 
 func newClient(conn net.Conn) *Client {
 	return &Client{
 		conn: conn,
-		// A byte more than a packet may have shows one that is too long: the rest
-		// of it would be cut off silently.
+		// The kernel silently cuts off what does not fit. A byte more than a packet
+		// may have shows one that is too long.
 		buf:  make([]byte, RingRecords*RecordSize+1),
 		recs: make([]Record, 0, RingRecords),
 	}
@@ -246,7 +201,7 @@ func newClient(conn net.Conn) *Client {
 // Next waits for a record and returns it. It does not allocate.
 //
 // The error is [io.EOF] when the stream ends: the file system was unmounted, or
-// the daemon was stopped or is restarted, as an update of its package does. To go
+// the daemon was stopped or restarted, as an update of its package does. To go
 // on, dial again for as long as the file system is mounted. Other errors are
 // [ErrRefused], [ErrProtocol], [ErrClosed], and [os.ErrDeadlineExceeded], after
 // which Next can be called again.
@@ -287,13 +242,13 @@ func (c *Client) ReadBatch() ([]Record, error) {
 func (c *Client) Buffered() int { return len(c.recs) - c.next }
 
 // Lost returns how many records are missing among those returned so far,
-// counted from the gaps in their numbers. What came before the first of them
-// does not count.
+// counted from the gaps in their numbers. Losses before the first record are not
+// counted.
 func (c *Client) Lost() uint64 { return c.lost.Load() }
 
 // SetReadDeadline makes receiving fail with [os.ErrDeadlineExceeded] from t on;
-// the zero time means never. No record is lost by it.
-// The error is [ErrClosed] after Close.
+// the zero time means never. No record is lost by that. The error is [ErrClosed]
+// after Close.
 func (c *Client) SetReadDeadline(t time.Time) error {
 	if err := c.conn.SetReadDeadline(t); err != nil {
 		return fmt.Errorf("set deadline: %w", unwrapNet(err))
@@ -301,8 +256,8 @@ func (c *Client) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// Close ends the connection. A goroutine that waits in Next gets [ErrClosed], and
-// so does who closes it again.
+// Close ends the connection. A goroutine that waits in Next gets [ErrClosed].
+// Closing it again returns [ErrClosed].
 func (c *Client) Close() error {
 	if err := c.conn.Close(); err != nil {
 		return fmt.Errorf("close connection: %w", unwrapNet(err))
@@ -329,11 +284,12 @@ func (c *Client) fill() error {
 		case err == nil:
 			return c.accept(c.buf[:n])
 		case errors.Is(err, syscall.ECONNRESET) && !c.reset:
-			// Told once, ahead of packets that were sent before. They are still there.
+			// The kernel reports it once, ahead of packets that were sent before it and
+			// can still be read.
 			c.reset = true
 		case err == io.EOF && !ended:
-			// The kernel looks for packets first and for the end then. What the daemon
-			// did in between, a last packet or a reset, only shows at another look.
+			// The kernel looks for packets first and for the end after that. A last
+			// packet or a reset that came in between shows only in another read.
 			ended = true
 		case err == io.EOF && c.reset && c.gaps.Last() == 0:
 			return fmt.Errorf("receive records: %w", ErrRefused)
@@ -359,13 +315,8 @@ func (c *Client) accept(pkt []byte) error {
 	return nil
 }
 
-// hungUp tells whether sending failed because the other side has closed.
-func hungUp(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
-}
-
-// unwrapNet takes off what net adds to an error: the operation and both
-// addresses, which ours names already.
+// unwrapNet strips what package net adds to an error, the operation and both
+// addresses: messages here name them already.
 func unwrapNet(err error) error {
 	var oe *net.OpError
 	if errors.As(err, &oe) {

@@ -9,13 +9,15 @@
 // Reader for a mount, and the daemon usually has it.
 //
 // Both give [Record] values in the order in which the kernel made them.
-// Records are never waited for: when a reader falls behind, the kernel (or the
+// Nothing ever waits for a reader: for one that falls behind, the kernel (or the
 // daemon, for one slow client) drops records and goes on, and the drop shows
-// as a gap in [Record.Seq]. A Client counts gaps; [Gaps] does it for others.
+// as a gap in [Record.Seq]. A Client counts gaps; [Gaps] does so for others.
 //
 // A stream ends when the file system is unmounted and when the daemon is
-// restarted, so a consumer that goes on connects again; docs/consumers.md shows
+// restarted, so a consumer that is to run on reconnects; docs/consumers.md shows
 // how, and has consumers in other languages.
+//
+// The daemon's state, for monitoring, is in a file that [ReadState] reads.
 //
 // The package needs Linux and no cgo.
 package notify

@@ -2,15 +2,14 @@
 
 package notify
 
-// Gaps finds what is missing from a stream of records. The zero value has seen
-// nothing: the first sequence number it is given is where it starts.
+// Gaps counts what is missing from a stream of records. The zero value is ready
+// for use; counting starts at the first sequence number it is given.
 //
-// To count over a reconnection or a restart of the program as well, keep one
-// Gaps, or start a new one by giving it the last number seen before. That counts
-// exactly as long as the daemon is the same. A reader that attaches in between
-// (the daemon was restarted) skips one number, which Gaps counts like a lost
-// record; it stands for however many accesses there were while nobody was
-// attached, which can be none.
+// To count across a reconnection or a restart of the program, keep using one
+// Gaps, or start a new one by giving it the last number seen before. The count is
+// exact for as long as it is the same daemon. One that was restarted attaches
+// anew, which skips one number. Gaps counts that like a lost record; it stands for
+// any number of accesses, or none, that were made while nobody was attached.
 //
 // It is not safe for concurrent use.
 type Gaps struct {
@@ -21,7 +20,7 @@ type Gaps struct {
 
 // Observe takes the next record's sequence number and returns how many numbers
 // are missing right before it. ok is false if seq does not come after the last
-// one, which happens only when the file system was mounted anew; counting goes
+// one, which happens only when the file system was mounted again; counting goes
 // on from seq.
 func (g *Gaps) Observe(seq uint64) (lost uint64, ok bool) {
 	ok = true

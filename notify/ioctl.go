@@ -8,12 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// superMagic is SCOUTFS_SUPER_MAGIC of ScoutFS's format.h, which statfs(2)
-// gives as the file system's type.
+// superMagic is SCOUTFS_SUPER_MAGIC of ScoutFS's format.h, the type that
+// statfs(2) returns.
 const superMagic = 0x554f4353
 
-// Encoded ioctl numbers: direction, size and SCOUTFS_IOCTL_MAGIC (0xe8) are in
-// them, so that a command of another size with the same number never matches.
+// Encoded ioctl numbers. They include the direction, the size and
+// SCOUTFS_IOCTL_MAGIC (0xe8), so a command of another size with the same number
+// never matches.
 const (
 	// IoctlReadNotify is SCOUTFS_IOC_READ_NOTIFY: _IOWR(0xe8, 25, 32 bytes).
 	IoctlReadNotify = 0xc020e819
@@ -42,8 +43,7 @@ type statfsMore struct {
 	ReservedMetaBlocks uint64
 }
 
-// ioctl calls ioctl(2) again for as long as a signal interrupts it, and gives
-// its return value.
+// ioctl calls ioctl(2), again if a signal interrupts it, and returns its value.
 func ioctl(fd int, cmd uintptr, arg unsafe.Pointer) (int, error) {
 	for {
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(arg))

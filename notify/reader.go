@@ -3,6 +3,7 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,8 +32,7 @@ var (
 // Reader is the one reader of a mount's records in the kernel. It does not keep
 // the file system from being unmounted.
 //
-// Its methods may be called from several goroutines; concurrent drains take
-// turns.
+// Its methods are safe for concurrent use; concurrent drains take turns.
 type Reader struct {
 	mount Mount
 
@@ -43,11 +43,13 @@ type Reader struct {
 }
 
 // Attach makes the caller the reader of the ScoutFS mounted at a directory.
-// Records are made from then on, until Close or the end of the process.
+// The kernel makes records from then on, until Close or the end of the process.
+// Like [Statfs] it can block for as long as the cluster's server is away; see
+// [AttachContext].
 //
 // The error is [ErrNotScoutFS], [ErrNotSupported], [ErrBusy],
 // [os.ErrPermission] without CAP_SYS_ADMIN in the initial user namespace, or
-// the system's. See [Statfs] for how long it can take.
+// the system's.
 func Attach(dir string) (*Reader, error) {
 	mfd, mount, err := openMount(dir)
 	if err != nil {
@@ -69,15 +71,22 @@ func Attach(dir string) (*Reader, error) {
 	return nil, fmt.Errorf("attach to %s: %w", dir, err)
 }
 
-// Mount says which mount the Reader is attached to.
+// AttachContext is [Attach], but waits no longer than the context lasts and returns
+// its error then. The system call goes on in the background, and a Reader that it
+// yields late is closed.
+func AttachContext(ctx context.Context, dir string) (*Reader, error) {
+	return await(ctx, "attach to "+dir, func() (*Reader, error) { return Attach(dir) }, func(late *Reader) { late.Close() })
+}
+
+// Mount returns the mount that the Reader is attached to.
 func (r *Reader) Mount() Mount { return r.mount }
 
-// Fd returns the descriptor to wait for records with: poll(2) gives POLLIN
-// while there are any and POLLHUP once the file system is unmounted. Each
-// poller that sleeps is woken for the first record after a drain, at the cost
-// of the process that reads the file; so prefer poll to epoll, whose
-// registration counts as a sleeper all the time, and wait a moment between
-// drains. The descriptor is the Reader's: do not close it. It is -1 after Close.
+// Fd returns the descriptor to wait for records on: poll(2) reports POLLIN
+// while there are any and POLLHUP once the file system is unmounted. The first
+// record after a drain wakes whoever sleeps in poll, at the cost of the process
+// that reads the file. So prefer poll to epoll, whose registration counts as a
+// sleeper all the time, and wait a moment between drains. The descriptor belongs
+// to the Reader: do not close it. It is -1 after Close.
 func (r *Reader) Fd() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,11 +95,12 @@ func (r *Reader) Fd() int {
 
 // Drain moves the oldest records out of the kernel into buf and returns how
 // many there were, 0 if none wait. It never blocks for records and does not
-// allocate. buf should have room for [RingRecords] records, and must for one;
-// room beyond whole records is not used. [Decode] takes buf[:n*RecordSize].
+// allocate. buf should have room for [RingRecords] records and must have room for
+// one; bytes beyond the last whole record are not used. [Decode] takes
+// buf[:n*RecordSize].
 //
 // dropped is how many records the kernel has dropped since Attach because the
-// ring was full; it stays at the last known value when there is an error.
+// ring was full. With an error it is the last value known.
 //
 // The error is [ErrUnmounted] when the file system is unmounted and no record
 // is left, [ErrClosed] after Close, or the system's.
@@ -104,8 +114,8 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	if records == 0 {
 		return 0, r.args.Dropped, fmt.Errorf("drain records: a buffer of %d bytes holds none", len(buf))
 	}
-	// The kernel gets buf's address as a number. Holding buf in the Reader, which
-	// is in the heap, means that it is there too, where it does not move.
+	// The kernel gets buf's address as a number, which would not follow a stack
+	// that moves. The Reader is on the heap, so what it refers to is there too.
 	r.buf = buf
 	before := r.args.Dropped
 	r.args = readNotifyArgs{
@@ -115,7 +125,7 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	n, err = ioctl(r.fd, IoctlReadNotify, unsafe.Pointer(&r.args))
 	r.buf = nil
 	if err != nil {
-		// The kernel need not have set it.
+		// The kernel may not have set it.
 		r.args.Dropped = max(r.args.Dropped, before)
 		if err == unix.ENODEV {
 			err = ErrUnmounted
@@ -125,9 +135,9 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	return n, r.args.Dropped, nil
 }
 
-// Close detaches the Reader; records that were not drained are gone. Closing it
-// again returns [ErrClosed]. It does not wake who sleeps in poll(2) on the
-// descriptor, and the kernel keeps the Reader attached until they have left.
+// Close detaches the Reader; records that were not drained are lost. Closing it
+// again returns [ErrClosed]. A goroutine that sleeps in poll(2) on the descriptor
+// is not woken, and keeps the Reader attached until it is.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

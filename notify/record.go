@@ -14,7 +14,7 @@ const (
 	RecordSize = 64
 
 	// RingRecords is how many records a mount's ring in the kernel holds, and
-	// so the most that one drain or one packet can carry.
+	// so the most that one drain or one packet can have.
 	RingRecords = 1024
 )
 
@@ -25,15 +25,14 @@ var ErrShortRecord = errors.New("length is not a multiple of the 64-byte record"
 // Type says what a record is about.
 type Type uint16
 
-// The types that exist today. A program should pass over any other, which a
-// later kernel module may send.
+// The types that exist today. A program should skip any other, which a later
+// kernel module may send.
 const (
 	// TypeOpen is the open of a regular file. Offset and Length are 0.
 	TypeOpen Type = 1
 
-	// TypeRead is a read that returned data, once for each system call, whatever
-	// its flavour: read, pread, readv, sendfile, splice. Page faults of mapped
-	// files are not reads.
+	// TypeRead is a read that returned data, one record for each system call: read,
+	// pread, readv, sendfile, splice. Page faults of mapped files are not reads.
 	TypeRead Type = 2
 )
 
@@ -48,7 +47,7 @@ func (t Type) String() string {
 	return fmt.Sprintf("type%d", uint16(t))
 }
 
-// MarshalText gives what String does.
+// MarshalText returns the same as String.
 func (t Type) MarshalText() ([]byte, error) {
 	return []byte(t.String()), nil
 }
@@ -59,11 +58,10 @@ func (t Type) MarshalText() ([]byte, error) {
 type Record struct {
 	// Seq numbers the accesses of a mount while a reader is attached: 1 for the
 	// first, one more for each that follows, whether or not there was room to
-	// record it, and one more when a reader attaches anew. Contiguous numbers mean
-	// that nothing was missed. A gap within one connection is the number of
-	// records that were lost; one over a restart of the daemon stands for any
-	// number of accesses besides, which are not numbered while nobody is attached.
-	// It starts again at the next mount.
+	// record it, and one more when another reader attaches. Contiguous numbers mean
+	// that nothing was missed. A gap within one connection is the number of records
+	// that were lost. One across a restart of the daemon also stands for any number
+	// of accesses in between, which nobody numbered. The next mount starts at 1.
 	Seq uint64 `json:"seq"`
 
 	// TimeNS is when the record was made: nanoseconds since 1970-01-01 UTC by
@@ -92,8 +90,8 @@ type Record struct {
 	// GID is the file system group in the initial user namespace.
 	GID uint32 `json:"gid"`
 
-	// OpenFlags are the open(2) flags of the open file: with O_CREAT and
-	// O_TRUNC for TypeOpen, and as they are at the time for TypeRead.
+	// OpenFlags are the flags of the open file: as given to open(2) for TypeOpen,
+	// with O_CREAT and O_TRUNC, and as they were at the time for TypeRead.
 	OpenFlags uint32 `json:"open_flags"`
 
 	// Type says whether it was an open or a read.
@@ -136,8 +134,7 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 // bytes or the error is [ErrShortRecord]. Any 64 bytes are a record: types and
 // flags that this package does not know are kept.
 //
-// The kernel writes records in the byte order of the machine, and nothing
-// carries them to another one.
+// Records are in the byte order of the machine, which they do not leave.
 func (r *Record) UnmarshalBinary(b []byte) error {
 	if len(b) != RecordSize {
 		return fmt.Errorf("decode record: %d bytes: %w", len(b), ErrShortRecord)
@@ -164,9 +161,9 @@ func (r *Record) decode(b []byte) {
 }
 
 // Decode appends the records in b to dst and returns the result. It does not
-// allocate when dst has the room: pass dst[:0] to use a slice again. The length
-// of b must be a multiple of [RecordSize], or the error is [ErrShortRecord] and
-// dst comes back as it was.
+// allocate if dst has room: pass dst[:0] to reuse a slice. The length of b must be
+// a multiple of [RecordSize], or the error is [ErrShortRecord] and dst is returned
+// unchanged.
 func Decode(dst []Record, b []byte) ([]Record, error) {
 	if len(b)%RecordSize != 0 {
 		return dst, fmt.Errorf("decode records: %d bytes: %w", len(b), ErrShortRecord)

@@ -19,8 +19,8 @@ const (
 // ErrRequest is returned for a packet that is not a valid request.
 var ErrRequest = errors.New("not a valid request packet")
 
-// Request is what a client may send the daemon, once: how many records it
-// takes in one packet. Without a request it gets one.
+// Request is what a client may send to the daemon, once: how many records it
+// takes in one packet. A client that sends none gets one record a packet.
 type Request struct {
 	// MaxRecords is from 1 to [RingRecords].
 	MaxRecords uint32
@@ -44,7 +44,7 @@ func (r Request) MarshalBinary() ([]byte, error) {
 }
 
 // UnmarshalBinary sets the request from a packet. The error is [ErrRequest] if
-// its size, its version or MaxRecords is wrong, and the request is left alone.
+// its size, its version or MaxRecords is wrong; the request is unchanged then.
 func (r *Request) UnmarshalBinary(b []byte) error {
 	if len(b) != RequestSize {
 		return fmt.Errorf("%w: %d bytes, not %d", ErrRequest, len(b), RequestSize)

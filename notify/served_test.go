@@ -20,7 +20,7 @@ func TestDialServed(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "state.json"), []byte(state), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, StateName), []byte(state), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

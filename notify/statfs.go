@@ -3,10 +3,11 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,32 +16,21 @@ import (
 // ErrNotScoutFS is returned for a path that is not on a mounted ScoutFS.
 var ErrNotScoutFS = errors.New("not a mounted ScoutFS")
 
-// ID is a 64-bit identifier of ScoutFS, written as it does: 16 hexadecimal
+// ID is a 64-bit identifier of ScoutFS, written as ScoutFS does: 16 hexadecimal
 // digits.
 type ID uint64
 
 // String returns the identifier's 16 hexadecimal digits.
 func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
-// MarshalText gives what String does.
+// MarshalText returns the same as String.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// UnmarshalText takes what String gives.
+// UnmarshalText parses what String returns, and nothing else.
 func (id *ID) UnmarshalText(b []byte) error {
-	var v uint64
-	if len(b) != 16 {
+	v, err := strconv.ParseUint(string(b), 16, 64)
+	if err != nil || ID(v).String() != string(b) {
 		return fmt.Errorf("parse identifier %q: not 16 hexadecimal digits", b)
-	}
-	for _, c := range b {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return fmt.Errorf("parse identifier %q: not 16 hexadecimal digits", b)
-		}
-		v = v<<4 | uint64(c)
 	}
 	*id = ID(v)
 	return nil
@@ -48,22 +38,23 @@ func (id *ID) UnmarshalText(b []byte) error {
 
 // Mount identifies one mount of one file system.
 type Mount struct {
-	// FSID is the file system's, the same wherever it is mounted.
+	// FSID identifies the file system. It is the same wherever that is mounted.
 	FSID ID
 
-	// RID is this mount's: each mount of a file system, on any node, gets a
+	// RID identifies this mount: each mount of a file system, on any node, gets a
 	// random one.
 	RID ID
 }
 
-// Statfs says which file system is mounted at a directory. Any directory of
-// the file system will do, if the caller may open it; no privilege is needed.
+// Statfs identifies the file system that is mounted at a directory. Any directory
+// of the file system will do, if the caller may open it; no privilege is needed.
 //
-// The kernel asks the cluster's server while it answers, so Statfs can take
-// as long as that is away. The directory is open only meanwhile.
+// The kernel asks the cluster's server, so Statfs can block for as long as that
+// is away; see [StatfsContext]. The directory stays open, and so keeps the file
+// system mounted, until the kernel has answered.
 //
-// The error is [ErrNotScoutFS] for another file system, or the system's:
-// [os.ErrNotExist], [os.ErrPermission] and so on.
+// The error is [ErrNotScoutFS] for another file system, or the system's, such as
+// [os.ErrNotExist] or [os.ErrPermission].
 func Statfs(dir string) (Mount, error) {
 	fd, m, err := openMount(dir)
 	if err != nil {
@@ -73,15 +64,19 @@ func Statfs(dir string) (Mount, error) {
 	return m, nil
 }
 
-// openMount opens a directory of a ScoutFS. It wants a directory because
-// opening a file would be an access, which makes a record.
+// StatfsContext is [Statfs], but waits no longer than the context lasts and returns
+// its error then. The system call goes on in the background.
+func StatfsContext(ctx context.Context, dir string) (Mount, error) {
+	return await(ctx, "identify file system at "+dir, func() (Mount, error) { return Statfs(dir) }, nil)
+}
+
+// openMount opens a directory of a ScoutFS. Opening a regular file instead would
+// be an access itself, and make a record.
 func openMount(dir string) (fd int, m Mount, err error) {
-	for {
+	err = retry(func() (err error) {
 		fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			break
-		}
-	}
+		return err
+	})
 	if err != nil {
 		return -1, Mount{}, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
@@ -95,17 +90,11 @@ func openMount(dir string) (fd int, m Mount, err error) {
 
 func statfs(fd int) (Mount, error) {
 	var st unix.Statfs_t
-	for {
-		err := unix.Fstatfs(fd, &st)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return Mount{}, err
-		}
-		break
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return Mount{}, err
 	}
-	// Asked before the ioctl: the same number may mean anything elsewhere.
+	// Checked before the ioctl, whose number may mean anything on another file
+	// system.
 	if uint32(st.Type) != superMagic {
 		return Mount{}, ErrNotScoutFS
 	}
@@ -119,15 +108,11 @@ func statfs(fd int) (Mount, error) {
 	return Mount{FSID: ID(sfm.FSID), RID: ID(sfm.RID)}, nil
 }
 
-// RunDir is where the daemons of a node keep their sockets, in a directory for
-// each file system.
-const RunDir = "/run/scoutfs"
-
-// SocketName is the name of the daemon's socket in its directory.
-const SocketName = "notify.sock"
-
-// SocketPath returns where the daemon that serves a file system listens:
-// /run/scoutfs/<fsid>/notify.sock.
-func SocketPath(fsid ID) string {
-	return filepath.Join(RunDir, fsid.String(), SocketName)
+// retry calls f again for as long as a signal interrupts it.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }

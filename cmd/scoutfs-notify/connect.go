@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// connect connects to the daemon of a mount, with errors that tell what to do.
+// connect connects to the daemon of a mount. Its errors say what to do.
 func connect(ctx context.Context, env *environment, mount string) (*notify.Client, error) {
 	d := &notify.Dialer{RunDir: env.runDir}
 	c, err := d.DialContext(ctx, mount)
@@ -24,7 +24,7 @@ func connect(ctx context.Context, env *environment, mount string) (*notify.Clien
 	return c, nil
 }
 
-// explain adds what to do to an error of finding or reaching the daemon.
+// explain adds advice to an error from looking for the daemon or reaching it.
 func explain(env *environment, err error, mount string) error {
 	switch {
 	case errors.Is(err, notify.ErrNotRunning):
@@ -39,7 +39,7 @@ func explain(env *environment, err error, mount string) error {
 	return err
 }
 
-// startHint tells how to start the daemon of a mount.
+// startHint says how to start the daemon of a mount.
 func startHint(env *environment, mount string) string {
 	if mountPointOf(env, mount) == "" {
 		return `start it with: systemctl start "$(systemd-escape --path --template=scoutfs-notifyd@.service MOUNTPOINT)"; findmnt -t scoutfs lists the mount points`
@@ -47,8 +47,8 @@ func startHint(env *environment, mount string) string {
 	return "start it with: systemctl start " + unitName(env, mount)
 }
 
-// unitName is the daemon's unit for a mount, quoted for a shell if need be, or
-// what journalctl takes for all of them if the mount point cannot be told.
+// unitName returns the daemon's unit for a mount, quoted for a shell if need be;
+// if the mount point is not known, the pattern that journalctl takes for all.
 func unitName(env *environment, mount string) string {
 	point := mountPointOf(env, mount)
 	if point == "" {
@@ -61,13 +61,12 @@ func unitName(env *environment, mount string) string {
 	return unit
 }
 
-// mountPointOf returns the mount point that a command's argument stands for, ""
-// if it cannot be told: the argument may be a directory below it, or the
-// daemon's socket.
+// mountPointOf returns the mount point for a command's argument, which may also be
+// a directory below it or the daemon's socket; "" if it is not known.
 func mountPointOf(env *environment, mount string) string {
 	if isSocketPath(mount) {
-		// A daemon that was killed has left it.
-		if st, err := daemon.ReadState(filepath.Join(filepath.Dir(mount), daemon.StateName)); err == nil {
+		// Written by the daemon, which may have been killed since.
+		if st, err := notify.ReadState(filepath.Join(filepath.Dir(mount), notify.StateName)); err == nil {
 			return st.MountPoint
 		}
 		return ""
@@ -86,8 +85,8 @@ func mountPointOf(env *environment, mount string) string {
 	return findMountPoint(string(b), dir)
 }
 
-// isSocketPath tells whether a command's argument names the daemon's socket,
-// which need not be there.
+// isSocketPath tells whether a command's argument is the path of the daemon's
+// socket, which need not exist.
 func isSocketPath(path string) bool {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -96,40 +95,30 @@ func isSocketPath(path string) bool {
 	return fi.Mode().Type() == os.ModeSocket
 }
 
-// findMountPoint returns where the ScoutFS is mounted that a directory is on, or
-// the directory if it is on another file system. info is what
-// proc_pid_mountinfo(5) describes:
-//
-//	36 35 0:42 / /mnt/scoutfs rw,noatime shared:1 - scoutfs /dev/vdb rw
+// findMountPoint returns the mount point of the ScoutFS that a directory is on, or
+// the directory itself if it is on another file system. info is a process's
+// mountinfo.
 func findMountPoint(info, dir string) string {
-	found, isScoutFS := "", false
-	for line := range strings.Lines(info) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, fs := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(fs) < 1 {
-			continue
-		}
-		point := mountInfoEscapes.Replace(fields[4])
-		// A later mount at the same place hides the one before.
-		if len(point) >= len(found) && isBelow(dir, point) {
-			found, isScoutFS = point, fs[0] == "scoutfs"
+	var found mountinfo.Mount
+	for _, m := range mountinfo.Parse(info) {
+		// A later mount at the same place hides an earlier one.
+		if len(m.Point) >= len(found.Point) && isBelow(dir, m.Point) {
+			found = m
 		}
 	}
-	if !isScoutFS {
+	if found.Type != "scoutfs" {
 		return dir
 	}
-	return found
+	return found.Point
 }
 
-var mountInfoEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-// isBelow tells whether a clean absolute path is a directory or below it.
+// isBelow tells whether a clean absolute path is dir or below it.
 func isBelow(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// escapeUnitPath does what systemd-escape --path does to a clean absolute path:
-// slashes become dashes, and what is not a letter, a digit, ':', '_' or '.'
+// escapeUnitPath does what systemd-escape --path does to an absolute path:
+// slashes become dashes, and anything but letters, digits, ':', '_' and '.'
 // becomes \xNN, as does a leading dot.
 func escapeUnitPath(path string) string {
 	path = strings.Trim(filepath.Clean(path), "/")

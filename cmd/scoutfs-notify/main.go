@@ -12,22 +12,19 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"regexp"
-	"runtime/debug"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.0".
 var version string
 
-// Exit statuses, which are told in the usage.
+// Exit statuses, which the usage describes.
 const (
 	exitOK      = 0
 	exitFailure = 1
@@ -51,15 +48,15 @@ Exit status: 0 when stopped or at the end of the stream, 1 for a failure, 64 for
 bad flags or arguments. stat exits with 1 if no daemon is running.
 `
 
-// environment is what a command has of the outside world.
+// environment is a command's view of the outside world, for tests to replace.
 type environment struct {
 	stdout io.Writer
 	stderr io.Writer
 	now    func() time.Time
-	height func() int // of the terminal in lines, 0 if stdout is none
+	height func() int // of the terminal in lines, 0 if stdout is not one
 
-	statfs func(dir string) (notify.Mount, error)
-	runDir string // of daemons' sockets
+	statfs func(ctx context.Context, dir string) (notify.Mount, error)
+	runDir string // of the daemons
 	sysfs  string // of ScoutFS's mounts
 	proc   string
 }
@@ -70,29 +67,29 @@ func systemEnvironment() *environment {
 		stderr: os.Stderr,
 		now:    time.Now,
 		height: func() int { return terminalHeight(os.Stdout) },
-		statfs: notify.Statfs,
+		statfs: notify.StatfsContext,
 		runDir: notify.RunDir,
 		sysfs:  "/sys/fs/scoutfs",
 		proc:   "/proc",
 	}
 }
 
-// terminalHeight returns how many lines a terminal has, 0 if f is none.
+// terminalHeight returns how many lines a terminal has, 0 if f is not one.
 func terminalHeight(f *os.File) int {
 	ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0
 	}
 	if ws.Row == 0 {
-		return 24 // it does not know
+		return 24 // the terminal does not know
 	}
 	return int(ws.Row)
 }
 
-// awaitHangup returns when nobody can read any more what is written to f: the
-// pipe is closed, or the terminal gone.
+// awaitHangup returns when nobody can read what is written to f any more: the
+// pipe is closed, or the terminal is gone.
 func awaitHangup(f *os.File) {
-	// Errors and hang-ups are told without being asked for.
+	// poll reports errors and hang-ups without being asked.
 	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
 	for {
 		n, err := unix.Poll(fds, -1)
@@ -100,21 +97,21 @@ func awaitHangup(f *os.File) {
 			return
 		}
 		if err != unix.EINTR {
-			select {} // it cannot be told
+			select {} // such a file has no hang-ups
 		}
 	}
 }
 
-// usageError is for bad flags and arguments.
+// usageError is about bad flags and arguments.
 type usageError struct {
 	error
-	command string // whose they are, "" for the program's own
+	command string // that they were given to, "" for the program itself
 }
 
-// errSaid is a failure that the command's output tells of.
-var errSaid = errors.New("no daemon is running")
+// errReported is a failure that the command's output has reported already.
+var errReported = errors.New("no daemon is running")
 
-// usagef makes a usageError. The message starts with the command's name.
+// usagef makes a usageError, with a message that starts with the command's name.
 func usagef(command, format string, a ...any) error {
 	err := fmt.Errorf(format, a...)
 	if command != "" {
@@ -123,10 +120,8 @@ func usagef(command, format string, a ...any) error {
 	return usageError{err, command}
 }
 
-// command runs until it is done or the context is.
-type command func(ctx context.Context, env *environment, args []string) error
-
-var commands = map[string]command{
+// commands run until they are done or the context is.
+var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
 	"stat": runStat,
 	"tail": runTail,
 	"top":  runTop,
@@ -137,8 +132,9 @@ func main() {
 	defer cancel()
 	// The second signal ends a command that is stuck in a write.
 	context.AfterFunc(ctx, cancel)
-	// Writing to a closed pipe shall end the command like any other write error,
-	// and closing it like a signal, or an idle tail would outlive its head.
+	// A closed pipe ends the command: like any other write error when the command
+	// writes to it, and otherwise like a signal, or an idle tail would outlive its
+	// head.
 	signal.Ignore(syscall.SIGPIPE)
 	go func() {
 		awaitHangup(os.Stdout)
@@ -153,12 +149,12 @@ func run(ctx context.Context, env *environment, args []string) int {
 	err := dispatch(ctx, env, args)
 	var bad usageError
 	switch {
-	case errors.Is(err, errSaid):
+	case errors.Is(err, errReported):
 		return exitFailure
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case errors.Is(err, syscall.EPIPE):
-		// Whoever read our output has had enough, as in tail | head.
+		// Whoever read the output has had enough, as in tail | head.
 		return exitOK
 	case errors.As(err, &bad):
 		try := "scoutfs-notify -help"
@@ -172,19 +168,22 @@ func run(ctx context.Context, env *environment, args []string) int {
 	return exitFailure
 }
 
+// dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
 		return usagef("", "a command is missing: tail, top or stat")
 	}
 	switch args[0] {
-	case "-h", "-help", "--help", "help":
-		if args[0] == "help" && len(args) > 1 && args[1] != "help" && args[1] != "version" && !isFlag(args[1]) {
+	case "help":
+		if len(args) > 1 && args[1] != "help" && args[1] != "version" && !cli.IsFlag(args[1]) {
 			return dispatch(ctx, env, []string{args[1], "-help"})
 		}
+		fallthrough
+	case "-h", "-help", "--help":
 		_, err := io.WriteString(env.stdout, usage)
 		return err
 	case "-version", "--version", "version":
-		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify", buildVersion())
+		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify", cli.Version(version))
 		return err
 	}
 	cmd, ok := commands[args[0]]
@@ -204,56 +203,11 @@ func parseFlags(env *environment, flags *flag.FlagSet, about string, args []stri
 		flags.PrintDefaults()
 		return "", err
 	}
+	if err == nil {
+		mount, err = cli.MountPoint(flags)
+	}
 	if err != nil {
-		return "", usagef(flags.Name(), "%w%s", err, allowed(flags, err))
+		return "", usagef(flags.Name(), "%w", err)
 	}
-	switch {
-	case flags.NArg() == 0:
-		return "", usagef(flags.Name(), "a mount point is missing")
-	case flags.NArg() > 1 && slices.ContainsFunc(flags.Args(), isFlag):
-		return "", usagef(flags.Name(), "expected one mount point, got %d arguments: flags come before the mount point", flags.NArg())
-	case flags.NArg() > 1:
-		return "", usagef(flags.Name(), "expected one mount point, got %d arguments", flags.NArg())
-	case flags.Arg(0) == "":
-		return "", usagef(flags.Name(), "the mount point is an empty string")
-	}
-	return flags.Arg(0), nil
-}
-
-func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") }
-
-// flagInError finds the flag that package flag complains of.
-var flagInError = regexp.MustCompile(`invalid value .* for flag -([a-z-]+): `)
-
-// allowed says what a flag takes, if that is what package flag complains of:
-// all it says itself is "parse error".
-func allowed(flags *flag.FlagSet, err error) string {
-	m := flagInError.FindStringSubmatch(err.Error())
-	if m == nil {
-		return ""
-	}
-	getter, ok := flags.Lookup(m[1]).Value.(flag.Getter)
-	if !ok {
-		return ""
-	}
-	switch getter.Get().(type) {
-	case time.Duration:
-		return ": a duration is a number with a unit, such as 500ms or 2s"
-	case uint64:
-		return ": it takes a whole number, 0 or more"
-	case int:
-		return ": it takes a whole number"
-	}
-	return ""
-}
-
-// buildVersion is the version the linker was given, or the module's.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
+	return mount, nil
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -98,8 +97,8 @@ func TestCommandLine(t *testing.T) {
 	const (
 		start     = `scoutfs-notifyd is not running: start it with: systemctl start "$(systemd-escape --path --template=scoutfs-notifyd@.service MOUNTPOINT)"`
 		nameOne   = ": name a mount point; findmnt -t scoutfs lists them\n"
-		aDuration = ": a duration is a number with a unit, such as 500ms or 2s\nTry 'scoutfs-notify top -help'.\n"
-		aNumber   = ": it takes a whole number, 0 or more\nTry 'scoutfs-notify tail -help'.\n"
+		aDuration = ": a duration is a number with a unit, such as 500us or 2s\nTry 'scoutfs-notify top -help'.\n"
+		aNumber   = ": not a whole number, 0 or more\nTry 'scoutfs-notify tail -help'.\n"
 	)
 	for _, tt := range []struct {
 		name   string
@@ -122,17 +121,17 @@ func TestCommandLine(t *testing.T) {
 		{"tail two", []string{"tail", "a", "b"}, 64, "", "tail: expected one mount point, got 2 arguments\n"},
 		{"tail flag behind", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
 		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
-		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n: parse error` + aNumber},
+		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n` + aNumber},
 		{"top help", []string{"top", "-h"}, 0, "Usage: scoutfs-notify top", ""},
-		{"top by", []string{"top", "-by", "x", "a"}, 64, "", "top: -by x: not inode, process or user\nTry 'scoutfs-notify top -help'.\n"},
-		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", "top: -sort x: not bytes or events"},
-		{"top interval", []string{"top", "-interval", "0s", "a"}, 64, "", "top: -interval 0s: the least is 10ms"},
-		{"top interval without unit", []string{"top", "-interval", "1", "a"}, 64, "", `invalid value "1" for flag -interval: parse error` + aDuration},
-		{"top rows", []string{"top", "-rows", "0", "a"}, 64, "", "top: -rows 0: the least is 1"},
+		{"top by", []string{"top", "-by", "x", "a"}, 64, "", `top: invalid value "x" for flag -by: not one of inode, process, user` + "\nTry 'scoutfs-notify top -help'.\n"},
+		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", `top: invalid value "x" for flag -sort: not one of bytes, events`},
+		{"top interval", []string{"top", "-interval", "0s", "a"}, 64, "", `top: invalid value "0s" for flag -interval: out of range: 10ms or more`},
+		{"top interval without unit", []string{"top", "-interval", "1", "a"}, 64, "", `invalid value "1" for flag -interval` + aDuration},
+		{"top rows", []string{"top", "-rows", "0", "a"}, 64, "", `top: invalid value "0" for flag -rows: out of range: 1 or more`},
 		{"top not running", []string{"top", socket}, 1, "", start},
 		{"stat help", []string{"stat", "-h"}, 0, "Usage: scoutfs-notify stat", ""},
 		{"stat nothing", []string{"stat"}, 64, "", "stat: a mount point is missing"},
-		{"stat no such", []string{"stat", dir + "/none"}, 1, "", "scoutfs-notify: stat " + dir + "/none: no such file or directory" + nameOne},
+		{"stat no such", []string{"stat", dir + "/none"}, 1, "", "scoutfs-notify: open " + dir + "/none: no such file or directory" + nameOne},
 		{"stat other file system", []string{"stat", dir}, 1, "", "scoutfs-notify: identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail other file system", []string{"tail", dir}, 1, "", "identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
@@ -190,7 +189,7 @@ func TestUnitName(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := filepath.Join(dir, "run", notify.SocketName)
-	write(t, filepath.Join(dir, "run", daemon.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
+	write(t, filepath.Join(dir, "run", notify.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
 	other := fakeDaemon(t, func(*net.UnixConn) {})
 	quoted := "'scoutfs-notifyd@" + escapeUnitPath(mounted) + ".service'"
 	for arg, want := range map[string]string{

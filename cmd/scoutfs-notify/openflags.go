@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFlags are the flags of open(2) by name, those of several bits first.
+// openFlags are the names of open(2)'s flags, those with several bits first.
 var openFlags = []struct {
 	bits uint32
 	name string
@@ -37,7 +37,7 @@ var openFlags = []struct {
 const fmodeExec = 0x20
 
 // largefile is O_LARGEFILE. Every open of a 64-bit process has it, so it is not
-// worth a word; and it is 0 in unix, as in that process's headers.
+// shown; package unix has it as 0, as the C headers of such a process do.
 var largefile = func() uint32 {
 	switch runtime.GOARCH {
 	case "arm", "arm64":
@@ -48,8 +48,8 @@ var largefile = func() uint32 {
 	return 0o100000
 }()
 
-// flagNames writes open flags as strace does, but for O_LARGEFILE, and what has
-// no name in hexadecimal.
+// flagNames writes open flags as strace does, but without O_LARGEFILE. Bits
+// without a name are in hexadecimal.
 func flagNames(flags uint32) string {
 	var b strings.Builder
 	switch flags & unix.O_ACCMODE {

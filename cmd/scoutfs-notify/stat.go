@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -35,21 +34,13 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	var st *status
-	gathered := make(chan struct{})
-	go func() {
-		st, err = gather(env, mount)
-		close(gathered)
-	}()
-	select {
-	case <-gathered:
-	case <-ctx.Done():
-		return nil // the cluster takes its time to say which file system it is
-	}
-	if err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
-		}
+	st, err := gather(ctx, env, mount)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil // stopped while the cluster took its time
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
+	case err != nil:
 		return explain(env, err, mount)
 	}
 	if *asJSON {
@@ -61,7 +52,7 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		err = st.print(env.stdout, startHint(env, mount))
 	}
 	if err == nil && !st.Running {
-		err = errSaid
+		err = errReported
 	}
 	return err
 }
@@ -71,7 +62,7 @@ type status struct {
 	FSID    notify.ID       `json:"fsid"`
 	RID     notify.ID       `json:"rid"`
 	Running bool            `json:"running"` // a daemon serves the file system
-	Daemon  *daemon.State   `json:"daemon"`  // null if none does
+	Daemon  *notify.State   `json:"daemon"`  // null if none does
 	Kernel  *kernelCounters `json:"kernel"`  // null if the module has no notify support
 }
 
@@ -82,44 +73,40 @@ type kernelCounters struct {
 	ReaderAttached  uint64 `json:"reader_attached"`   // times that a reader attached
 }
 
-// gather finds out all there is about a mount, named by a directory of it or by
-// its daemon's socket.
-func gather(env *environment, mount string) (*status, error) {
-	if isSocketPath(mount) {
-		return gatherFrom(env, filepath.Dir(mount), notify.Mount{})
-	}
-	// A daemon that says what it serves makes it unnecessary to ask the file
-	// system, which cannot be unmounted while it answers.
+// gather collects the status of a mount, named by a directory of it or by its
+// daemon's socket.
+func gather(ctx context.Context, env *environment, mount string) (*status, error) {
+	// A file system cannot be unmounted while it is asked which one it is. The
+	// state file of a daemon that serves it makes that unnecessary.
 	if socket, ok := (&notify.Dialer{RunDir: env.runDir}).Served(mount); ok {
 		if st, err := gatherFrom(env, filepath.Dir(socket), notify.Mount{}); err == nil && st.Running {
 			return st, nil
 		}
 	}
-	fi, err := os.Stat(mount)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.IsDir() {
+	m, err := env.statfs(ctx, mount)
+	isFile := errors.Is(err, syscall.ENOTDIR)
+	switch {
+	case (isFile || errors.Is(err, os.ErrNotExist)) && isSocketPath(mount):
+		return gatherFrom(env, filepath.Dir(mount), notify.Mount{})
+	case isFile:
 		return nil, fmt.Errorf("stat %s: %w", mount, notify.ErrTarget)
-	}
-	m, err := env.statfs(mount)
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	return gatherFrom(env, filepath.Join(env.runDir, m.FSID.String()), m)
 }
 
-// gatherFrom finds out what the daemon's directory and the kernel's counters tell
-// of a mount, or of the one that the daemon serves.
+// gatherFrom collects what the daemon's directory and the kernel's counters say
+// about a mount; for the zero Mount, about the one that the daemon serves.
 func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 	st := status{FSID: m.FSID, RID: m.RID}
-	state, err := daemon.ReadState(filepath.Join(dir, daemon.StateName))
+	state, err := notify.ReadState(filepath.Join(dir, notify.StateName))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	if state != nil {
-		// The file of a daemon that was killed is still there.
-		if st.Running, err = holdsLock(env.proc, filepath.Join(dir, daemon.LockName), state.PID); err != nil {
+		// A daemon that was killed leaves its file.
+		if st.Running, err = holdsLock(env.proc, filepath.Join(dir, notify.LockName), state.PID); err != nil {
 			return nil, err
 		}
 	}
@@ -133,8 +120,8 @@ func gatherFrom(env *environment, dir string, m notify.Mount) (*status, error) {
 	return &st, err
 }
 
-// holdsLock tells whether a process has locked a file. It asks /proc/locks, as
-// trying to lock the file could keep a daemon from starting.
+// holdsLock tells whether a process has locked a file. It asks /proc/locks: trying
+// to lock the file could keep a daemon from starting.
 func holdsLock(proc, path string, pid int) (bool, error) {
 	fi, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -159,7 +146,8 @@ func holdsLock(proc, path string, pid int) (bool, error) {
 //
 //	1: FLOCK  ADVISORY  WRITE 4242 00:18:1234 0 EOF
 //
-// The device is not compared, since stat(2) gives another on some file systems.
+// It does not compare the device, for which stat(2) gives another number on some
+// file systems.
 func findLock(r io.Reader, pid int, ino uint64) (bool, error) {
 	s := bufio.NewScanner(r)
 	for s.Scan() {
@@ -167,19 +155,17 @@ func findLock(r io.Reader, pid int, ino uint64) (bool, error) {
 		if len(f) < 6 || f[1] != "FLOCK" || f[4] != strconv.Itoa(pid) {
 			continue
 		}
-		if _, i, ok := strings.Cut(f[5], ":"); ok {
-			if _, i, ok := strings.Cut(i, ":"); ok && i == strconv.FormatUint(ino, 10) {
-				return true, nil
-			}
+		if strings.HasSuffix(f[5], ":"+strconv.FormatUint(ino, 10)) {
+			return true, nil
 		}
 	}
 	return false, s.Err()
 }
 
-// readCounters returns a mount's counters, nil if there are none of notify.
+// readCounters returns a mount's notify counters, nil if it has none.
 func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
-	// The directories are named by parts of the identifiers, which need not be
-	// unique.
+	// The directories have only parts of the identifiers in their names, which need
+	// not be unique.
 	files, err := filepath.Glob(filepath.Join(sysfs, "*", "rid"))
 	if err != nil {
 		return nil, err
@@ -200,10 +186,10 @@ func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
 			if errors.Is(err, os.ErrNotExist) {
 				return nil, nil
 			}
-			if err != nil {
-				return nil, err
+			if err == nil {
+				*v, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 			}
-			if *v, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
+			if err != nil {
 				return nil, fmt.Errorf("read counter %s: %w", file, err)
 			}
 		}
@@ -212,7 +198,7 @@ func readCounters(sysfs string, m notify.Mount) (*kernelCounters, error) {
 	return nil, nil
 }
 
-// readID reads an identifier from a file, 0 if there is none.
+// readID reads an identifier from a file; 0 if there is none.
 func readID(file string) notify.ID {
 	var id notify.ID
 	if b, err := os.ReadFile(file); err == nil {

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -36,11 +35,11 @@ func newStatWorld(t *testing.T) *statWorld {
 	w := &statWorld{mount: filepath.Join(root, "mnt")}
 	w.env = &environment{
 		stdout: &w.out, stderr: &w.errs,
-		statfs: func(dir string) (notify.Mount, error) {
-			if dir != w.mount {
-				return notify.Mount{}, notify.ErrNotScoutFS
+		statfs: func(ctx context.Context, dir string) (notify.Mount, error) {
+			if dir == w.mount {
+				return statMount, nil
 			}
-			return statMount, nil
+			return notify.StatfsContext(ctx, dir)
 		},
 		runDir: filepath.Join(root, "run"), sysfs: filepath.Join(root, "sys"), proc: "/proc",
 	}
@@ -69,24 +68,24 @@ func write(t *testing.T, path, content string) {
 func (w *statWorld) daemonState(t *testing.T, alive bool) {
 	t.Helper()
 	start := time.Unix(1700000000, 0)
-	st := &daemon.State{
+	st := &notify.State{
 		Version: "1.2.3", MountPoint: "/mnt/scoutfs", FSID: statMount.FSID, RID: statMount.RID, PID: os.Getpid(),
 		Start: start, Updated: start, Socket: w.socket,
 		Records: 1000, LastSeq: 1017, KernelDropped: 17, Batches: 30, FullBatches: 2,
 		SentRecords: 1900, SentPackets: 950, LostRecords: 100, LostEpisodes: 1,
-		MaxClients: 64, Accepted: 5, Refused: daemon.RefusedState{MaxClients: 1, Protocol: 2},
-		Clients: []daemon.ClientState{
+		MaxClients: 64, Accepted: 5, Refused: notify.Refusals{MaxClients: 1, Protocol: 2},
+		Clients: []notify.ClientState{
 			{ID: 1, PID: 4242, Since: start, PerPacket: 1024, Records: 1000, Packets: 50},
 			{ID: 5, PID: 4243, Since: start, PerPacket: 1, Records: 900, Packets: 900, Lost: 100, Behind: true},
 		},
 	}
-	var b bytes.Buffer
-	if err := st.WriteJSON(&b); err != nil {
+	b, err := json.Marshal(st)
+	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Dir(w.socket)
-	write(t, filepath.Join(dir, daemon.StateName), b.String())
-	f, err := os.Create(filepath.Join(dir, daemon.LockName))
+	write(t, filepath.Join(dir, notify.StateName), string(b))
+	f, err := os.Create(filepath.Join(dir, notify.LockName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +211,7 @@ func TestStatJSON(t *testing.T) {
 func TestStatTouchesNothing(t *testing.T) {
 	w := newStatWorld(t)
 	w.daemonState(t, true)
-	w.env.statfs = func(dir string) (notify.Mount, error) {
+	w.env.statfs = func(_ context.Context, dir string) (notify.Mount, error) {
 		t.Errorf("the file system at %s was opened", dir)
 		return notify.Mount{}, notify.ErrNotScoutFS
 	}
@@ -234,7 +233,7 @@ func TestStatErrors(t *testing.T) {
 			return w.mount + "/file"
 		}, "neither a directory of a mounted ScoutFS nor a socket"},
 		{"bad state", func(t *testing.T, w *statWorld) string {
-			write(t, filepath.Join(filepath.Dir(w.socket), daemon.StateName), `{"pid": "x"`)
+			write(t, filepath.Join(filepath.Dir(w.socket), notify.StateName), `{"pid": "x"`)
 			return w.mount
 		}, "state.json"},
 		{"bad counter", func(t *testing.T, w *statWorld) string {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -28,7 +29,8 @@ fields of the record, which scoutfs-notify(5) describes, and "time".
 func runTail(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print JSON Lines")
-	count := flags.Uint64("n", 0, "end after `count` records; 0 for never (the default)")
+	var count uint64
+	flags.Var(cli.Count(&count), "n", "end after `count` records; 0 for never (the default)")
 	mount, err := parseFlags(env, flags, tailAbout, args)
 	if err != nil {
 		return err
@@ -39,23 +41,23 @@ func runTail(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	defer c.Close()
-	// What has come is printed before the end.
+	// What has been received is printed before the end.
 	defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(0, 1)) })()
 
 	out := bufio.NewWriterSize(env.stdout, 64<<10)
 	var p printer = &textPrinter{w: out}
 	if *asJSON {
-		p = newJSONPrinter(out)
+		p = &jsonPrinter{enc: json.NewEncoder(out)}
 	}
-	err = tail(c, p, out, *count)
+	err = tail(c, p, out, count)
 	if ctx.Err() != nil {
 		err = nil
 	}
 	return ended(env, err, "tail", mount)
 }
 
-// ended turns the end of a stream into a command's. It is a good one, but a
-// program that goes on without it, or a person, wants to know.
+// ended turns the end of a stream into the end of the command: a success, but one
+// that whoever waits for records, person or program, wants to know about.
 func ended(env *environment, err error, command, mount string) error {
 	if err == io.EOF {
 		fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n", command, mount)
@@ -67,32 +69,25 @@ func ended(env *environment, err error, command, mount string) error {
 	return nil
 }
 
-// stream is a notify.Client.
-type stream interface {
-	Next() (notify.Record, error)
-	Buffered() int
-	Lost() uint64
-}
-
-// tail prints records until there were count of them, if that is not 0, or the
-// stream ends, with io.EOF.
-func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
+// tail prints count records, or if that is 0 all until the stream ends, with
+// io.EOF.
+func tail(c *notify.Client, p printer, out *bufio.Writer, count uint64) error {
 	var lost, seq uint64
 	for n := uint64(0); count == 0 || n < count; n++ {
-		if s.Buffered() == 0 {
-			// Nothing more can be printed for now: let it be seen.
+		if c.Buffered() == 0 {
+			// There is nothing more for now: show what there is.
 			if err := out.Flush(); err != nil {
 				return err
 			}
 		}
-		r, err := s.Next()
+		r, err := c.Next()
 		if err != nil {
 			if ferr := out.Flush(); ferr != nil {
 				return ferr
 			}
 			return err
 		}
-		if l := s.Lost() - lost; l > 0 {
+		if l := c.Lost() - lost; l > 0 {
 			lost += l
 			if err := p.lost(seq+1, l); err != nil {
 				return err
@@ -109,7 +104,7 @@ func tail(s stream, p printer, out *bufio.Writer, count uint64) error {
 // printer prints a stream's events.
 type printer interface {
 	record(r *notify.Record) error
-	// lost is told of count missing records, of which seq is the first.
+	// lost prints that count records are missing, of which seq is the first.
 	lost(seq, count uint64) error
 }
 
@@ -147,10 +142,6 @@ func (p *textPrinter) lost(seq, count uint64) error {
 // jsonPrinter prints JSON Lines.
 type jsonPrinter struct {
 	enc *json.Encoder
-}
-
-func newJSONPrinter(w io.Writer) *jsonPrinter {
-	return &jsonPrinter{enc: json.NewEncoder(w)}
 }
 
 func (p *jsonPrinter) record(r *notify.Record) error {

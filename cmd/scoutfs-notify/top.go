@@ -11,12 +11,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -25,35 +27,26 @@ On a terminal the table is renewed in place; elsewhere one follows the other.
 Ends with the stream, as tail does.
 `
 
-// maxRows bounds how many things are told apart in an interval, and with them
-// the memory for it. The rest goes in one row.
+// maxRows bounds how many keys are told apart in an interval, and so the memory
+// for them. The rest is added up in one row.
 const maxRows = 1 << 16
 
 // runTop is the command top.
 func runTop(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("top", flag.ContinueOnError)
-	by := flags.String("by", "inode", "add up by `key`: inode, process or user")
-	order := flags.String("sort", "bytes", "sort by `key`: bytes read, or events (opens and reads)")
-	interval := flags.Duration("interval", 2*time.Second, "`duration` from one table to the next, at least 10ms")
-	count := flags.Uint64("n", 0, "end after `count` tables; 0 for never (the default)")
-	rows := flags.Int("rows", 20, "show at most `count` rows, 1 or more; a terminal may have room for fewer")
+	by, order, interval, count, rows := "inode", "bytes", 2*time.Second, uint64(0), 20
+	flags.Var(cli.Choice(&by, "inode", "process", "user"), "by", "add up by `key`: inode, process or user")
+	flags.Var(cli.Choice(&order, "bytes", "events"), "sort", "sort by `key`: bytes read, or events (opens and reads)")
+	flags.Var(cli.Duration(&interval, 10*time.Millisecond, math.MaxInt64), "interval", "`duration` from one table to the next, at least 10ms")
+	flags.Var(cli.Count(&count), "n", "end after `count` tables; 0 for never (the default)")
+	flags.Var(cli.Int(&rows, 1, math.MaxInt), "rows", "show at most `count` rows, 1 or more; a terminal may have room for fewer")
 	mount, err := parseFlags(env, flags, topAbout, args)
 	if err != nil {
 		return err
 	}
-	t := &top{out: bufio.NewWriter(env.stdout), env: env, mount: mount, rows: *rows, rates: make(map[uint64]*rate)}
-	var ok bool
-	if t.key, ok = keys[*by]; !ok {
-		return usagef("top", "-by %s: not inode, process or user", *by)
-	}
-	if t.compare, ok = orders[*order]; !ok {
-		return usagef("top", "-sort %s: not bytes or events", *order)
-	}
-	if *interval < 10*time.Millisecond {
-		return usagef("top", "-interval %v: the least is 10ms", *interval)
-	}
-	if *rows < 1 {
-		return usagef("top", "-rows %d: the least is 1", *rows)
+	t := &top{
+		out: bufio.NewWriter(env.stdout), env: env, mount: mount, rows: rows,
+		key: keys[by], compare: orders[order], rates: make(map[uint64]*rate),
 	}
 
 	c, err := connect(ctx, env, mount)
@@ -62,21 +55,21 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
-	err = t.run(c, *interval, *count)
+	err = t.run(c, interval, count)
 	if ctx.Err() != nil {
 		err = nil
 	}
 	return ended(env, err, "top", mount)
 }
 
-// batches is a notify.Client.
+// batches is a notify.Client, or a test's.
 type batches interface {
 	ReadBatch() ([]notify.Record, error)
 	SetReadDeadline(t time.Time) error
 	Lost() uint64
 }
 
-// rate is what there was of one thing in an interval.
+// rate is what was opened and read under one key in an interval.
 type rate struct {
 	id    uint64
 	uid   uint32 // of the last access
@@ -96,7 +89,7 @@ func (r *rate) add(rec *notify.Record) {
 	}
 }
 
-// key says by what to add up, and how to show it.
+// key is what to add up by, and how to show it.
 type key struct {
 	of     func(*notify.Record) uint64
 	header string
@@ -132,7 +125,7 @@ var orders = map[string]func(a, b *rate) int{
 	},
 }
 
-// top adds up and shows.
+// top is the table: it adds up the records of an interval and shows them.
 type top struct {
 	out     *bufio.Writer
 	env     *environment
@@ -142,15 +135,14 @@ type top struct {
 	compare func(a, b *rate) int
 
 	rates map[uint64]*rate
-	rest  rate // of what rates has no room for
+	rest  rate // of the keys that rates has no room for
 	total rate
 	since time.Time
 	lost  uint64
 	shown uint64 // tables
 }
 
-// run shows count tables, or if that is 0 as many as there are until the stream
-// ends, with io.EOF.
+// run shows count tables, or if that is 0 all until the stream ends, with io.EOF.
 func (t *top) run(c batches, interval time.Duration, count uint64) error {
 	t.since = t.env.now()
 	next := t.since.Add(interval)
@@ -206,10 +198,10 @@ func (t *top) show(now time.Time, lost uint64) error {
 	rows := t.rows
 	switch {
 	case height > 0:
-		// Over what is there, clearing what is left of each line.
+		// Write over what is there, and clear the rest of each line.
 		eol = "\x1b[K\n"
 		t.out.WriteString("\x1b[H")
-		// Three lines above them, one below, and the cursor's.
+		// Leave three lines above the rows, one below, and the cursor's.
 		rows = min(rows, max(1, height-5))
 	case t.shown > 0:
 		t.out.WriteString("\n")
@@ -242,7 +234,7 @@ func (r *rate) format(seconds float64) string {
 	return fmt.Sprintf("%.1f opens/s  %.1f reads/s  %s/s", float64(r.opens)/seconds, float64(r.reads)/seconds, bytesPerSecond(r.bytes, seconds))
 }
 
-// bytesPerSecond writes a number of bytes in an interval as bytes a second.
+// bytesPerSecond writes how many bytes a second n bytes in an interval are.
 func bytesPerSecond(n uint64, seconds float64) string {
 	v := float64(n) / seconds
 	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
@@ -263,8 +255,8 @@ func commandName(proc string, pid uint64) string {
 	return printable(bytes.TrimSuffix(b, []byte("\n")))
 }
 
-// printable replaces what a terminal could take for a command: a process can
-// name itself anything.
+// printable replaces what a terminal could take for a command: a process can give
+// itself any name.
 func printable(b []byte) string {
 	for i, c := range b {
 		if c < ' ' || c > '~' {

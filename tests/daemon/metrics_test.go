@@ -5,34 +5,27 @@
 package daemon_test
 
 import (
-	"bytes"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
 )
 
-func sampleState() *daemon.State {
-	return &daemon.State{
-		Version: `1.0-"x"`, MountPoint: "/mnt/a \\ b\n\"c\" \xff ä", FSID: 0xabc, RID: 0xdef, PID: 42,
-		Start:   time.Unix(1700000000, 7_000_000),
-		Records: 1000, LastSeq: 1017, KernelDropped: 17, Batches: 30, FullBatches: 2,
-		SentRecords: 1 << 40, SentPackets: 950, LostRecords: 100, LostEpisodes: 3,
-		MaxClients: 64, Accepted: 5,
-		Refused: daemon.RefusedState{MaxClients: 1, Credentials: 2, Resources: 3, Protocol: 4},
-		Clients: []daemon.ClientState{
-			{ID: 1, PID: 4242, Records: 1000, Lost: 0},
-			{ID: 5, PID: 4242, Records: 900, Lost: 100},
-		},
+// golden returns a file that the daemon's own tests hold its metrics to.
+func golden(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../daemon/testdata", name))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return string(text)
 }
 
 // parse parses metrics as Prometheus does, and returns the value of each sample
@@ -75,11 +68,7 @@ func parse(t *testing.T, text string) (map[string]float64, map[string]*dto.Metri
 }
 
 func TestMetrics(t *testing.T) {
-	var b bytes.Buffer
-	if err := sampleState().WriteMetrics(&b); err != nil {
-		t.Fatal(err)
-	}
-	samples, families := parse(t, b.String())
+	samples, families := parse(t, golden(t, "metrics.prom"))
 
 	want := map[string]float64{
 		"info mount_point=/mnt/a \\ b\n\"c\" \uFFFD ä rid=0000000000000def version=1.0-\"x\"": 1,
@@ -134,13 +123,7 @@ func TestMetrics(t *testing.T) {
 
 // TestMetricsWithoutClients: a family without samples is no error to a parser.
 func TestMetricsWithoutClients(t *testing.T) {
-	st := sampleState()
-	st.Clients = nil
-	var b bytes.Buffer
-	if err := st.WriteMetrics(&b); err != nil {
-		t.Fatal(err)
-	}
-	if samples, _ := parse(t, b.String()); samples["scoutfs_notify_clients"] != 0 {
+	if samples, _ := parse(t, golden(t, "metrics-idle.prom")); samples["scoutfs_notify_clients"] != 0 {
 		t.Errorf("%v clients", samples["scoutfs_notify_clients"])
 	}
 }

@@ -4,7 +4,6 @@
 package docs
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/daemon"
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -199,18 +198,11 @@ func section(t *testing.T, page, name string) string {
 	return text
 }
 
-// sampleState has a client, so that there are metrics of it.
-var sampleState = daemon.State{Clients: make([]daemon.ClientState, 1)}
-
 // scoutfs-notifyd(8) tells of the metrics that the daemon writes: their names,
-// types and labels.
+// types and labels. The daemon's own tests hold the file to the code.
 func TestMetrics(t *testing.T) {
-	var b bytes.Buffer
-	if err := sampleState.WriteMetrics(&b); err != nil {
-		t.Fatal(err)
-	}
 	types, labels := make(map[string]string), make(map[string][]string)
-	for line := range strings.Lines(b.String()) {
+	for line := range strings.Lines(read(t, "daemon/testdata/metrics.prom")) {
 		if f := strings.Fields(line); f[0] == "#" {
 			if f[1] == "TYPE" {
 				types[f[2]] = f[3]
@@ -247,7 +239,7 @@ func TestMetrics(t *testing.T) {
 
 // scoutfs-notifyd(8) tells of the fields of state.json.
 func TestState(t *testing.T) {
-	want := jsonNames(reflect.TypeOf(sampleState), "")
+	want := jsonNames(reflect.TypeFor[notify.State](), "")
 	slices.Sort(want)
 	page := section(t, read(t, "packaging/man/scoutfs-notifyd.8"), "STATE")
 	var got []string

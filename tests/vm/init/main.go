@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 	"golang.org/x/sys/unix"
 )
@@ -130,23 +131,17 @@ func mountAll() error {
 
 // unmountAll unmounts what the program mounted and left, the newest first.
 func unmountAll() error {
-	text, err := os.ReadFile("/proc/self/mounts")
+	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	var errs []error
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	for _, line := range slices.Backward(lines) {
-		f := strings.Fields(line)
-		if len(f) < 3 {
+	for _, left := range slices.Backward(mountinfo.Parse(string(text))) {
+		if left.Point == "/" || slices.ContainsFunc(mounts, func(m struct{ fstype, dir, opts string }) bool { return m.dir == left.Point }) {
 			continue
 		}
-		dir := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[1])
-		if dir == "/" || slices.ContainsFunc(mounts, func(m struct{ fstype, dir, opts string }) bool { return m.dir == dir }) {
-			continue
-		}
-		if err := unix.Unmount(dir, 0); err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s (%s), which the program left: %w", dir, f[2], err))
+		if err := unix.Unmount(left.Point, 0); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s (%s), which the program left: %w", left.Point, left.Type, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package cli is what the command lines of scoutfs-notifyd and scoutfs-notify
+// have in common.
+//
+// Its flag values say in their errors what they take, where those of package flag
+// say "parse error".
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Version returns the version that the linker was given, or else the module's.
+func Version(linked string) string {
+	if linked != "" {
+		return linked
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// MountPoint returns a command's only argument, which flags has parsed.
+func MountPoint(flags *flag.FlagSet) (string, error) {
+	switch args := flags.Args(); {
+	case len(args) == 0:
+		return "", errors.New("a mount point is missing")
+	case len(args) > 1 && slices.ContainsFunc(args, IsFlag):
+		return "", fmt.Errorf("expected one mount point, got %d arguments: flags come before the mount point", len(args))
+	case len(args) > 1:
+		return "", fmt.Errorf("expected one mount point, got %d arguments", len(args))
+	case args[0] == "":
+		return "", errors.New("the mount point is an empty string")
+	default:
+		return args[0], nil
+	}
+}
+
+// IsFlag tells whether an argument looks like a flag.
+func IsFlag(arg string) bool { return strings.HasPrefix(arg, "-") }
+
+// Duration returns a flag's value for a duration from least to most. What is at p
+// is the default. A most of [math.MaxInt64] is no limit.
+func Duration(p *time.Duration, least, most time.Duration) flag.Value {
+	return &value[time.Duration]{p, func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return 0, errors.New("a duration is a number with a unit, such as 500us or 2s")
+		}
+		return d, checkRange(d, least, most, math.MaxInt64)
+	}}
+}
+
+// Int returns a flag's value for a whole number from least to most. What is at p
+// is the default. A most of [math.MaxInt] is no limit.
+func Int(p *int, least, most int) flag.Value {
+	return &value[int]{p, func(s string) (int, error) {
+		n, err := strconv.ParseInt(s, 0, strconv.IntSize)
+		if err != nil {
+			return 0, errors.New("not a whole number in range")
+		}
+		return int(n), checkRange(int(n), least, most, math.MaxInt)
+	}}
+}
+
+// Count returns a flag's value for a number of things, 0 or more. What is at p is
+// the default.
+func Count(p *uint64) flag.Value {
+	return &value[uint64]{p, func(s string) (uint64, error) {
+		n, err := strconv.ParseUint(s, 0, 64)
+		if err != nil {
+			return 0, errors.New("not a whole number, 0 or more")
+		}
+		return n, nil
+	}}
+}
+
+// Choice returns a flag's value for one of some words. What is at p is the default.
+func Choice(p *string, words ...string) flag.Value {
+	return &value[string]{p, func(s string) (string, error) {
+		if !slices.Contains(words, s) {
+			return "", fmt.Errorf("not one of %s", strings.Join(words, ", "))
+		}
+		return s, nil
+	}}
+}
+
+// value is a flag.Value.
+type value[T any] struct {
+	p     *T
+	parse func(string) (T, error)
+}
+
+// String is called for the zero value, too, which tells package flag of which
+// default to say nothing.
+func (v *value[T]) String() string {
+	if v.p == nil {
+		return fmt.Sprint(*new(T))
+	}
+	return fmt.Sprint(*v.p)
+}
+
+func (v *value[T]) Set(s string) error {
+	x, err := v.parse(s)
+	if err == nil {
+		*v.p = x
+	}
+	return err
+}
+
+func checkRange[T cmp.Ordered](v, least, most, unlimited T) error {
+	switch {
+	case v >= least && v <= most:
+		return nil
+	case most == unlimited:
+		return fmt.Errorf("out of range: %v or more", least)
+	default:
+		return fmt.Errorf("out of range: %v to %v", least, most)
+	}
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package internal holds the module to its own house rules.
+package internal
+
+import (
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+const (
+	root   = ".."
+	module = "git.anomalous.dev/alphacentri/scoutfs-notify"
+	xsys   = "golang.org/x/sys/unix"
+)
+
+// allowed is what the packages that are shipped may import besides the standard
+// library. A package is named by its folder. Those below internal may import
+// nothing else.
+var allowed = map[string][]string{
+	"notify":              {xsys},
+	"daemon":              {xsys, module + "/notify", module + "/internal/cli"},
+	"cmd/scoutfs-notify":  {xsys, module + "/notify", module + "/internal/cli", module + "/internal/mountinfo"},
+	"cmd/scoutfs-notifyd": {module + "/daemon"},
+}
+
+// kind is the group that an import belongs to.
+func kind(path string) int {
+	first, _, _ := strings.Cut(path, "/")
+	switch {
+	case path == module || strings.HasPrefix(path, module+"/"):
+		return 2
+	case strings.Contains(first, "."):
+		return 1
+	}
+	return 0
+}
+
+// goFiles calls f for each Go file of the module.
+func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.File)) {
+	t.Helper()
+	fset := token.NewFileSet()
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && name != root {
+			_, err := os.Stat(filepath.Join(name, "go.mod"))
+			if err == nil || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") {
+				return fs.SkipDir
+			}
+		}
+		if d.IsDir() || path.Ext(name) != ".go" {
+			return nil
+		}
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(name))
+		f(dir, fset, file)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestImports: packages know each other only as allowed says.
+func TestImports(t *testing.T) {
+	seen := make(map[string]bool)
+	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
+		seen[dir] = true
+		may, ok := allowed[dir]
+		ok = ok || strings.HasPrefix(dir, "internal/")
+		for _, spec := range file.Imports {
+			p, _ := strconv.Unquote(spec.Path.Value)
+			own := p == module+"/"+dir // of an external test
+			if ok && kind(p) > 0 && !own && !slices.Contains(may, p) {
+				t.Errorf("%v: %s may not import %s", fset.Position(spec.Pos()), dir, p)
+			}
+		}
+	})
+	for dir := range allowed {
+		if !seen[dir] {
+			t.Errorf("there is no package %s", dir)
+		}
+	}
+}
+
+// TestImportGroups: the standard library, other modules, this module, with an empty
+// line between them.
+func TestImportGroups(t *testing.T) {
+	goFiles(t, func(_ string, fset *token.FileSet, file *ast.File) {
+		last, line := -1, 0
+		for _, spec := range file.Imports {
+			p, _ := strconv.Unquote(spec.Path.Value)
+			k, l := kind(p), fset.Position(spec.Pos()).Line
+			apart := l > line+1
+			if last >= 0 && (k < last || (k == last) == apart) {
+				t.Errorf("%v: %s is not in its group", fset.Position(spec.Pos()), p)
+			}
+			last, line = k, l
+		}
+	})
+}
+
+// TestRelay: no arrow runs back up to the relay from the rest of the daemon.
+func TestRelay(t *testing.T) {
+	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
+		name := filepath.Base(fset.Position(file.Pos()).Filename)
+		if dir != "daemon" || name == "relay.go" || strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && id.Name == "relay" {
+				t.Errorf("%v: only relay.go may know the relay", fset.Position(id.Pos()))
+			}
+			return true
+		})
+	})
+}
+
+// TestFileNames: the names of the daemon's files stand in package notify alone.
+func TestFileNames(t *testing.T) {
+	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
+		if dir == "notify" || strings.HasSuffix(fset.Position(file.Pos()).Filename, "_test.go") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			for _, name := range []string{notify.StateName, notify.MetricsName, notify.LockName, notify.SocketName} {
+				if strings.Contains(lit.Value, name) {
+					t.Errorf("%v: use package notify's constant for %s", fset.Position(lit.Pos()), name)
+				}
+			}
+			return true
+		})
+	})
+}
+
+// TestExports: the daemon is a program, not a library.
+func TestExports(t *testing.T) {
+	fset := token.NewFileSet()
+	names, err := filepath.Glob(filepath.Join(root, "daemon", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []*ast.File
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	p, err := doc.NewFromFiles(fset, files, module+"/daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Funcs) != 1 || p.Funcs[0].Name != "Main" || len(p.Types)+len(p.Consts)+len(p.Vars) > 0 {
+		t.Errorf("the daemon exports more than Main: see go doc ./daemon")
+	}
+}
