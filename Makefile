@@ -2,8 +2,22 @@
 #
 # Every task of the project. "make" alone lists them.
 
-# The kernel of the long runs.
+# The releases of ScoutFS to do it for. VERSION and VERSIONS are two names of one
+# variable: whichever is set reaches all programs as VERSIONS.
+ifneq ($(and $(VERSION),$(VERSIONS)),)
+ifneq ($(VERSION),$(VERSIONS))
+$(error VERSION=$(VERSION) and VERSIONS=$(VERSIONS) mean the same: set one of them)
+endif
+endif
+override VERSIONS := $(or $(strip $(VERSIONS)),$(strip $(VERSION)))
+export VERSIONS
+unexport VERSION # a kernel's own make would take it for the kernel's
+# Exactly one of them, for tasks that are about one release.
+one_version = $(if $(filter 1,$(words $(VERSIONS))),$(VERSIONS),$(error make $@: set VERSION to one release, such as VERSION=v1.30))
+
+# The machine's kernel, for tasks that boot one.
 KERNEL ?= debian11
+on_kernel = $(if $(KERNEL_DIR),,/^$(KERNEL)$$)
 
 # Debian packages, by what needs them. DEPS=skip leaves out the check.
 DEPS_BASE := binutils busybox-static gcc git make
@@ -19,52 +33,81 @@ DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
 need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags" >&2; exit 1; }
 deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
 
+# Programs of the module in tests/, built into bin/ before they run.
+tool = (cd tests && go build -o ../bin/$(1) $(2)) && bin/$(1)
+series = $(call tool,series,./series)
+packages = $(call tool,packages,./packages)
+golangci = $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+gotestsum = $(call tool,gotestsum,gotest.tools/gotestsum)
+
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s:\n", substr($$0, 5) } \
+		/^[a-z0-9% -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables, after the target or in the environment:"
 	@printf '  %-27s %s\n' \
 		SCOUTFS_SRC=folder 'checkout or bare repository of ScoutFS, with its tags' \
-		VERSIONS='"v1.29 v1.30"' 'releases of ScoutFS to do it for, all if not set' \
-		VERSION=v1.30 'release that demo shows, the newest if not set' \
-		KERNEL_DIR=folder 'kernel of your own for the machines, see docs/testing.md' \
-		KERNEL=debian12 'kernel of soak and chaos, debian11 if not set' \
+		VERSION=v1.30 'release of ScoutFS to do it for, all if not set (demo: the newest)' \
+		VERSIONS='"v1.29 v1.30"' 'the same for several' \
+		TEST=TestPoll 'guest, test-rpm, test-series: this test only, a regular expression' \
+		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
+		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
 		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
 		DEPS=skip 'leave out the check for Debian packages'
+
+##@ Use
+
+.PHONY: demo
+demo: ## boot a machine, mount, and watch opens and reads stream by
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	@cd tests && go run ./demo $(if $(VERSIONS),-version $(one_version))
 
 .PHONY: build
 build: ## scoutfs-notifyd and scoutfs-notify, into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
-.PHONY: demo
-demo: ## boot a machine, mount, and watch opens and reads stream by
+.PHONY: hotpath
+hotpath: ## print the instructions that the hooks add
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	@cd tests && go run ./demo
+	cd tests && go test -count=1 -v ./hotpath
+
+##@ Develop
+
+.PHONY: check
+check: lint ## lint and unit tests: after every change
+	go test ./...
+	cd tests && go test ./docs ./matrix ./packages ./upstream
+
+.PHONY: lint
+lint: ## golangci-lint and shellcheck
+	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
+	$(golangci) run ./...
+	cd tests && ../bin/golangci-lint run ./...
+	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
+
+.PHONY: guest
+guest: ## one test in a machine: TEST=TestPoll [KERNEL=debian12]; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=...
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	@cd tests && GUEST_TESTS='^$(or $(TEST),$(error set TEST, such as TEST=TestPoll; tests/guest has them))$$' go test -count=1 -v -timeout 30m \
+		-run '$(if $(VERSIONS),^TestScoutFS$$,^TestStandIn$$$(on_kernel))' ./boot
 
 .PHONY: test
 test: lint ## every test that can run; says what it skipped and why
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
 	@cd tests && go run ./kernels
-	@cd tests && go build -o ../bin/gotestsum gotest.tools/gotestsum
-	bin/gotestsum --format testname --raw-command tests/all.sh
+	$(gotestsum) --format testname --raw-command tests/all.sh
 
-.PHONY: lint
-lint: ## gofmt, vet, staticcheck, shellcheck
-	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
-	@unformatted=$$(gofmt -l cmd daemon notify tests); \
-	if [ -n "$$unformatted" ]; then echo "gofmt -w these: $$unformatted" >&2; exit 1; fi
-	go vet ./...
-	cd tests && go vet ./...
-	cd tests && go build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
-	bin/staticcheck ./...
-	cd tests && ../bin/staticcheck ./...
-	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
+.PHONY: test-series
+test-series: ## apply.sh, the series' tool and what reads patches/ [TEST=regexp]
+	@$(call deps,$(DEPS_BASE))
+	go test -count=1 $(if $(TEST),-run '$(TEST)') ./internal/series
+	cd tests && go test -count=1 $(if $(TEST),-run '$(TEST)') ./series
 
-.PHONY: hotpath
-hotpath: ## print the instructions that the hooks add
-	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && go test -count=1 -v ./hotpath
+.PHONY: test-rpm
+test-rpm: ## packages by real dnf, dkms and systemd in a throw-away root [TEST=regexp]
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
+	cd tests && go test -count=1 -v -timeout 80m $(if $(TEST),-run '$(TEST)') ./rpm
 
 .PHONY: test-scoutfs
 test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1.33"]
@@ -76,10 +119,33 @@ test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1
 test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCOUTFS_SRC=... [ONLY=regexp] [FULL=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
-	cd tests && go run ./upstream -version $(or $(VERSION),$(error set VERSION, such as v1.30)) $(if $(value ONLY),-only '$(value ONLY)') $(if $(FULL),-full)
+	cd tests && go run ./upstream -version $(one_version) $(if $(value ONLY),-only '$(value ONLY)') $(if $(FULL),-full)
 
-# The series' tool, and the folder to build ScoutFS against.
-series = cd tests && go build -o ../bin/series ./series && cd .. && bin/series
+.PHONY: soak
+soak: ## load in a machine for SOAK=10m, 16 clients, sums checked
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && SOAK=$(or $(SOAK),10m) GUEST_TESTS=TestSoak go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
+
+.PHONY: chaos
+chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repeats
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
+	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
+
+.PHONY: fuzz
+fuzz: ## fuzz each parser for FUZZTIME=1m
+	tests/fuzz.sh $(or $(FUZZTIME),1m)
+
+.PHONY: clean
+clean: ## delete bin/, dist/ and the cache of kernels and machines
+	rm -rf bin dist .cache
+
+##@ Develop the series
+
+.PHONY: series-check
+series-check: ## form and sameness of the series, with SCOUTFS_SRC also that they apply
+	$(series) check $(VERSIONS)
+
+# The folder to build ScoutFS against.
 kbuild = $$(cd tests && go run ./kernels -build)
 
 .PHONY: rebase
@@ -93,10 +159,6 @@ series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=... [REST
 	@$(need_source)
 	$(series) regenerate -from $(or $(FROM),$(error set FROM, such as FROM=v1.30)) $(if $(RESTART),-restart)
 
-.PHONY: series-check
-series-check: ## form and sameness of the series, with SCOUTFS_SRC also that they apply
-	$(series) check $(VERSIONS)
-
 .PHONY: upstream-check
 upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_SRC=...
 	@$(need_source)
@@ -104,8 +166,9 @@ upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_
 	@kbuild=$(kbuild) && $(series) list >/dev/null || { echo "check failed: no kernel to build against, or no bin/series; what failed is above"; exit 2; }; \
 	bin/series upstream-check -kbuild "$$kbuild"
 
-# Variables of the command line reach it through the environment.
-packages = cd tests && go build -o ../bin/packages ./packages && cd .. && bin/packages
+##@ Package
+
+# Variables of the command line reach the builder through the environment.
 
 .PHONY: packages
 packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=... [COMPILE_CHECK=1]
@@ -149,21 +212,3 @@ mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=... [
 .PHONY: release
 release: ## check that a release is due and tag it; DRY=1 checks only
 	$(packages) release $(if $(DRY),-n)
-
-.PHONY: soak
-soak: ## load in a machine for SOAK=10m, 16 clients, sums checked
-	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && SOAK=$(or $(SOAK),10m) GUEST_TESTS=TestSoak go test -count=1 -v -timeout 3h -run 'TestStandIn/$(KERNEL)' ./boot
-
-.PHONY: chaos
-chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repeats
-	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run 'TestStandIn/$(KERNEL)' ./boot
-
-.PHONY: fuzz
-fuzz: ## fuzz each parser for FUZZTIME=1m
-	tests/fuzz.sh $(or $(FUZZTIME),1m)
-
-.PHONY: clean
-clean: ## delete bin/, dist/ and the cache of kernels and machines
-	rm -rf bin dist .cache

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package internal holds the module to its own house rules.
+// Package internal holds the module to those of its rules that .golangci.yml cannot
+// express.
 package internal
 
 import (
@@ -12,8 +13,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -23,30 +22,7 @@ import (
 const (
 	root   = ".."
 	module = "git.anomalous.dev/alphacentri/scoutfs-notify"
-	xsys   = "golang.org/x/sys/unix"
 )
-
-// allowed is what the packages that are shipped may import besides the standard
-// library. A package is named by its folder. Those below internal may import
-// nothing else.
-var allowed = map[string][]string{
-	"notify":              {xsys},
-	"daemon":              {xsys, module + "/notify", module + "/internal/cli"},
-	"cmd/scoutfs-notify":  {xsys, module + "/notify", module + "/internal/cli", module + "/internal/mountinfo"},
-	"cmd/scoutfs-notifyd": {module + "/daemon"},
-}
-
-// kind is the group that an import belongs to.
-func kind(path string) int {
-	first, _, _ := strings.Cut(path, "/")
-	switch {
-	case path == module || strings.HasPrefix(path, module+"/"):
-		return 2
-	case strings.Contains(first, "."):
-		return 1
-	}
-	return 0
-}
 
 // goFiles calls f for each Go file of the module.
 func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.File)) {
@@ -76,45 +52,6 @@ func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.Fil
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestImports: packages know each other only as allowed says.
-func TestImports(t *testing.T) {
-	seen := make(map[string]bool)
-	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
-		seen[dir] = true
-		may, ok := allowed[dir]
-		ok = ok || strings.HasPrefix(dir, "internal/")
-		for _, spec := range file.Imports {
-			p, _ := strconv.Unquote(spec.Path.Value)
-			own := p == module+"/"+dir // of an external test
-			if ok && kind(p) > 0 && !own && !slices.Contains(may, p) {
-				t.Errorf("%v: %s may not import %s", fset.Position(spec.Pos()), dir, p)
-			}
-		}
-	})
-	for dir := range allowed {
-		if !seen[dir] {
-			t.Errorf("there is no package %s", dir)
-		}
-	}
-}
-
-// TestImportGroups: the standard library, other modules, this module, with an empty
-// line between them.
-func TestImportGroups(t *testing.T) {
-	goFiles(t, func(_ string, fset *token.FileSet, file *ast.File) {
-		last, line := -1, 0
-		for _, spec := range file.Imports {
-			p, _ := strconv.Unquote(spec.Path.Value)
-			k, l := kind(p), fset.Position(spec.Pos()).Line
-			apart := l > line+1
-			if last >= 0 && (k < last || (k == last) == apart) {
-				t.Errorf("%v: %s is not in its group", fset.Position(spec.Pos()), p)
-			}
-			last, line = k, l
-		}
-	})
 }
 
 // TestRelay: no arrow runs back up to the relay from the rest of the daemon.

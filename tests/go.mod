@@ -277,5 +277,4 @@ tool (
 	github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	github.com/goreleaser/nfpm/v2/cmd/nfpm
 	gotest.tools/gotestsum
-	honnef.co/go/tools/cmd/staticcheck
 )

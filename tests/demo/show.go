@@ -17,9 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
-	"golang.org/x/sys/unix"
 )
 
 // patience is how long to wait for what must come.

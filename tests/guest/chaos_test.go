@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 const (

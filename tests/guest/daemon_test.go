@@ -19,8 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // receive returns the records up to and with the one that opens the inode.

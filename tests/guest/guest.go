@@ -10,8 +10,9 @@ import (
 	"os/exec"
 	"sync"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
 // EnvFS tells the tests which file system they have: StandIn or ScoutFS.

@@ -18,9 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
-	"golang.org/x/sys/unix"
 )
 
 // patience is how long a test waits for an event that must come. The machine

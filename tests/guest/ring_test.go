@@ -16,8 +16,9 @@ import (
 	"time"
 	"unsafe"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // readNotify is struct scoutfs_ioctl_read_notify. The tests of the ioctl fill

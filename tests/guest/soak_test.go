@@ -16,8 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // envSoak says how long TestSoak runs, as Go's durations are written.

@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // The test binary runs itself as the processes whose accesses are known.

@@ -31,40 +31,47 @@ type change struct {
 func parseChangelog(text string) ([]change, error) {
 	var all []change
 	for i, line := range strings.Split(text, "\n") {
-		fail := func(format string, args ...any) ([]change, error) {
-			return nil, fmt.Errorf("line %d: %s", i+1, fmt.Sprintf(format, args...))
-		}
 		line = strings.TrimRight(line, " \t\r")
-		last := len(all) - 1
+		var err error
 		switch {
 		case line == "":
 		case strings.HasPrefix(line, "* "):
-			c, err := parseChangeHead(line[2:])
-			if err != nil {
-				return fail("%v", err)
-			}
-			if last >= 0 {
-				if c.release >= all[last].release || c.date.After(all[last].date) {
-					return fail("release %d is not older than %d above it", c.release, all[last].release)
-				}
-				if len(all[last].notes) == 0 {
-					return fail("release %d above has no notes", all[last].release)
-				}
-			}
+			var c change
+			c, err = parseChangeHead(line[2:])
 			all = append(all, c)
-		case strings.HasPrefix(line, "- ") && last >= 0:
-			all[last].notes = append(all[last].notes, strings.TrimSpace(line[2:]))
-		case strings.HasPrefix(line, "  ") && last >= 0 && len(all[last].notes) > 0:
-			n := &all[last].notes[len(all[last].notes)-1]
-			*n += " " + strings.TrimSpace(line)
-		default:
-			return fail("%q is no entry, note or continuation", line)
+		case len(all) == 0 || !all[len(all)-1].note(line):
+			err = fmt.Errorf("%q is no entry, note or continuation", line)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
 	}
-	if len(all) == 0 || len(all[len(all)-1].notes) == 0 {
-		return nil, errors.New("no entry with a note")
+	if len(all) == 0 {
+		return nil, errors.New("no entry")
+	}
+	for i, c := range all {
+		if len(c.notes) == 0 {
+			return nil, fmt.Errorf("release %d has no notes", c.release)
+		}
+		if i > 0 && (c.release >= all[i-1].release || c.date.After(all[i-1].date)) {
+			return nil, fmt.Errorf("release %d is not older than %d above it", c.release, all[i-1].release)
+		}
 	}
 	return all, nil
+}
+
+// note takes a line as a note of the entry or as the continuation of its last one.
+func (c *change) note(line string) bool {
+	if text, ok := strings.CutPrefix(line, "- "); ok {
+		c.notes = append(c.notes, strings.TrimSpace(text))
+		return true
+	}
+	last := len(c.notes) - 1
+	if last < 0 || !strings.HasPrefix(line, "  ") {
+		return false
+	}
+	c.notes[last] += " " + strings.TrimSpace(line)
+	return true
 }
 
 var whoRE = regexp.MustCompile(`^[^<>]+ <[^<>@\s]+@[^<>@\s]+>$`)

@@ -48,7 +48,7 @@ func TestParseChangelog(t *testing.T) {
 
 func TestParseChangelogErrors(t *testing.T) {
 	for name, text := range map[string]string{
-		"no entry with a note":   "",
+		"no entry":   "",
 		"no entry, note":         "- a note of nothing\n",
 		"is a Monday":            "* Tue Nov 23 2026 x <x@y> - 1\n- y\n",
 		"NAME <ADDRESS> - ":      "* Mon Nov 23 2026 x <x@y> - one\n- y\n",
@@ -57,7 +57,7 @@ func TestParseChangelogErrors(t *testing.T) {
 		"too short":              "* Mon\n- y\n",
 		"out of range":           "* Mon Nov 77 2026 x - 1\n- y\n",
 		"is not older than 1":    "* Mon Nov 23 2026 x <x@y> - 1\n- y\n* Mon Nov 23 2026 x <x@y> - 1\n- y\n",
-		"release 2 above has no": "* Mon Nov 23 2026 x <x@y> - 2\n* Mon Nov 23 2026 x <x@y> - 1\n- y\n",
+		"release 2 has no notes": "* Mon Nov 23 2026 x <x@y> - 2\n* Mon Nov 23 2026 x <x@y> - 1\n- y\n",
 	} {
 		if _, err := parseChangelog(text); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%q: error %v lacks %q", text, err, name)

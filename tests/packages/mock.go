@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,17 +19,8 @@ const noMock = `mock is not installed:
 // mock rebuilds the source packages of the series in the chroot that
 // mock/CHROOT.cfg describes, and writes source packages and packages to dist.
 func (p *project) mock(ctx context.Context, chroot string, all []release) (err error) {
-	config := p.file("mock", chroot+".cfg")
-	if _, err := os.Stat(config); errors.Is(err, fs.ErrNotExist) || strings.Contains(chroot, "/") {
-		known, err := filepath.Glob(p.file("mock", "*.cfg"))
-		if err != nil {
-			return err
-		}
-		for i := range known {
-			known[i] = strings.TrimSuffix(filepath.Base(known[i]), ".cfg")
-		}
-		return usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(known, ", ")))
-	} else if err != nil {
+	config, err := p.mockConfig(chroot)
+	if err != nil {
 		return err
 	}
 	mock, err := exec.LookPath("mock")
@@ -75,6 +65,23 @@ func (p *project) mock(ctx context.Context, chroot string, all []release) (err e
 		}
 	}
 	return nil
+}
+
+// mockConfig returns the file that describes a chroot.
+func (p *project) mockConfig(chroot string) (string, error) {
+	configs, err := filepath.Glob(p.file("mock", "*.cfg"))
+	if err != nil {
+		return "", err
+	}
+	var known []string
+	for _, config := range configs {
+		name := strings.TrimSuffix(filepath.Base(config), ".cfg")
+		if name == chroot {
+			return config, nil
+		}
+		known = append(known, name)
+	}
+	return "", usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(known, ", ")))
 }
 
 // lastLines returns the end of a log.

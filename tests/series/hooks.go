@@ -10,18 +10,13 @@ import (
 	"strings"
 )
 
-// The calls and methods that the series add, and how upstream's files name the
-// methods they belong to.
+// The calls and methods that the series add.
 const (
 	readHook = "scoutfs_notify_read("
 	openHook = "scoutfs_notify_open"
 )
 
-var (
-	readMethod   = regexp.MustCompile(`^\s*\.(read_iter|aio_read)\s*=\s*(\w+)`)
-	openMethod   = regexp.MustCompile(`^\s*\.open\s*=\s*(\w+)`)
-	spliceMethod = regexp.MustCompile(`^\s*\.splice_read\s*=\s*(\w+)`)
-)
+var method = regexp.MustCompile(`^\s*\.(open|read_iter|aio_read|splice_read)\s*=\s*(\w+)`)
 
 // checkHooks looks through patched source, path by path, for every way that a
 // file's data is read, and returns what is missing.
@@ -62,32 +57,14 @@ func parseSource(source map[string]string) []cFile {
 	return all
 }
 
-// checkOperations looks at the file operations of regular files, which are those
-// that have a read method, and returns their read methods by function.
+// checkOperations looks at all file operations and returns the read methods of
+// regular files by function.
 func checkOperations(files []cFile) (entries map[string]string, problems []string) {
 	entries = map[string]string{}
 	for _, f := range files {
 		for _, s := range f.sections {
-			if s.function {
-				continue
-			}
-			reads, open, splice := false, "", ""
-			for _, l := range f.text(s) {
-				if m := readMethod.FindStringSubmatch(l); m != nil {
-					reads = true
-					entries[m[2]] = "." + m[1]
-				} else if m := openMethod.FindStringSubmatch(l); m != nil {
-					open = m[1]
-				} else if m := spliceMethod.FindStringSubmatch(l); m != nil {
-					splice = m[1]
-				}
-			}
-			if reads && open != openHook {
-				problems = append(problems, fmt.Sprintf("%s has no .open = %s", f.at(s), openHook))
-			}
-			// Others, such as filemap_splice_read, bypass ->read_iter.
-			if reads && splice != "" && splice != "generic_file_splice_read" {
-				problems = append(problems, fmt.Sprintf("%s has .splice_read = %s, which may read past the hook", f.at(s), splice))
+			if !s.function {
+				problems = append(problems, f.checkMethods(s, entries)...)
 			}
 		}
 	}
@@ -95,6 +72,35 @@ func checkOperations(files []cFile) (entries map[string]string, problems []strin
 		problems = append(problems, "no file operations with a read method were found")
 	}
 	return entries, problems
+}
+
+// checkMethods looks at the methods that an initializer sets, and adds its read
+// methods to entries. Those of regular files are the ones that have any.
+func (f *cFile) checkMethods(s section, entries map[string]string) (problems []string) {
+	methods := map[string]string{}
+	for _, l := range f.text(s) {
+		if m := method.FindStringSubmatch(l); m != nil {
+			methods[m[1]] = m[2]
+		}
+	}
+	reads := false
+	for _, name := range []string{"read_iter", "aio_read"} {
+		if function := methods[name]; function != "" {
+			reads = true
+			entries[function] = "." + name
+		}
+	}
+	if !reads {
+		return nil
+	}
+	if methods["open"] != openHook {
+		problems = append(problems, fmt.Sprintf("%s has no .open = %s", f.at(s), openHook))
+	}
+	// Others, such as filemap_splice_read, bypass ->read_iter.
+	if splice := methods["splice_read"]; splice != "" && splice != "generic_file_splice_read" {
+		problems = append(problems, fmt.Sprintf("%s has .splice_read = %s, which may read past the hook", f.at(s), splice))
+	}
+	return problems
 }
 
 // checkEntry looks for the read hook in every definition of a function that is a
