@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
 // TestHeader holds this package's layouts and numbers against those that a C
@@ -21,17 +23,13 @@ func TestHeader(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a C compiler is needed to check the layout; on Debian: apt-get install gcc libc6-dev: %v", err)
 	}
-	patches, err := filepath.Glob("../patches/v*/0001-*.patch")
+	all, err := series.Select("../patches")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(patches) == 0 {
-		t.Fatal("there is no series in patches/")
-	}
-	for _, patch := range patches {
-		t.Run(filepath.Base(filepath.Dir(patch)), func(t *testing.T) {
-			got := runHeaderProgram(t, cc, headerOf(t, patch))
-			if want := wantHeader(); got != want {
+	for _, s := range all {
+		t.Run(s.Version, func(t *testing.T) {
+			if got, want := runHeaderProgram(t, cc, s.Header()), wantHeader(); got != want {
 				t.Errorf("the C header says\n%s\nthis package\n%s", got, want)
 			}
 		})
@@ -78,26 +76,8 @@ func cName(field string) string {
 	return b.String()
 }
 
-// headerOf takes notify_ioctl.h out of a patch and returns its directory.
-func headerOf(t *testing.T, patch string) string {
-	t.Helper()
-	patch, err := filepath.Abs(patch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cmd := exec.Command("git", "apply", "--include=kmod/src/notify_ioctl.h", patch)
-	cmd.Dir = dir
-	// Inside a work tree git would apply it there.
-	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir), "GIT_DIR=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-	return filepath.Join(dir, "kmod", "src")
-}
-
 // runHeaderProgram compiles and runs a program that describes the header.
-func runHeaderProgram(t *testing.T, cc, include string) string {
+func runHeaderProgram(t *testing.T, cc, header string) string {
 	t.Helper()
 	var src bytes.Buffer
 	src.WriteString("#include \"notify_ioctl.h\"\n#include <stddef.h>\n#include <stdio.h>\nint main(void)\n{\n")
@@ -118,10 +98,12 @@ func runHeaderProgram(t *testing.T, cc, include string) string {
 
 	dir := t.TempDir()
 	file, program := filepath.Join(dir, "abi.c"), filepath.Join(dir, "abi")
-	if err := os.WriteFile(file, src.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string][]byte{file: src.Bytes(), filepath.Join(dir, "notify_ioctl.h"): []byte(header)} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if out, err := exec.Command(cc, "-Wall", "-Wextra", "-Werror", "-I", include, "-o", program, file).CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", program, file).CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s\n%s", err, out, &src)
 	}
 	out, err := exec.Command(program).Output()

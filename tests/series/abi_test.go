@@ -7,90 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
-
-// folders returns the versions that have a series.
-func folders(t *testing.T, root string) []string {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root, "patches/v*/base.txt"))
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no series: %v", err)
-	}
-	for i := range names {
-		names[i] = filepath.Base(filepath.Dir(names[i]))
-	}
-	return names
-}
-
-// header takes the interface's header out of a series with git, as it lands in a
-// tree of upstream's.
-func header(t *testing.T, folder string) []byte {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(folder, "0001-*.patch"))
-	if err != nil || len(names) != 1 {
-		t.Fatalf("one 0001-*.patch is expected in %s: %v %v", folder, names, err)
-	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "git", "apply", "--include=kmod/src/notify_ioctl.h", names[0])
-	cmd.Dir, cmd.Env = dir, env("GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("git apply: %v\n%s", err, out)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "kmod/src/notify_ioctl.h"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-// The interface is the same for all releases, byte for byte, and so is the
-// number that a C program gets from it.
-func TestABI(t *testing.T) {
-	root, err := repo.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const program = `#include <stdio.h>
-#include "notify_ioctl.h"
-int main(void)
-{
-	printf("%#lx %zu %zu\n", (unsigned long)SCOUTFS_IOC_READ_NOTIFY,
-	       sizeof(struct scoutfs_notify_record), sizeof(struct scoutfs_ioctl_read_notify));
-	return 0;
-}
-`
-	var first []byte
-	for _, v := range folders(t, root) {
-		text := header(t, filepath.Join(root, "patches", v))
-		if first == nil {
-			first = text
-		} else if !slices.Equal(first, text) {
-			t.Errorf("%s: notify_ioctl.h differs", v)
-		}
-		dir := t.TempDir()
-		for name, text := range map[string][]byte{"notify_ioctl.h": text, "x.c": []byte(program)} {
-			if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		bin := filepath.Join(dir, "x")
-		if out, err := exec.CommandContext(t.Context(), "gcc", "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", bin, filepath.Join(dir, "x.c")).CombinedOutput(); err != nil {
-			t.Fatalf("%s: compile the header alone: %v\n%s", v, err, out)
-		}
-		out, err := exec.CommandContext(t.Context(), bin).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := "0xc020e819 64 32\n"; string(out) != want {
-			t.Errorf("%s: command and sizes are %q, not %q", v, out, want)
-		}
-	}
-}
 
 // Nr 25 is upstream's from v1.31 on, with a direction and a size of its own. Its
 // header says whether the two commands can be told apart.
@@ -99,7 +20,7 @@ func TestUpstreamsCommandIsAnother(t *testing.T) {
 	if src == "" {
 		t.Skip("SCOUTFS_SRC is not set: upstream's ioctl.h is needed")
 	}
-	root, err := repo.Root()
+	all, err := repo.Series()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +40,8 @@ int main(void)
 }
 `
 	taken := 0
-	for _, v := range folders(t, root) {
-		dir := t.TempDir()
+	for _, s := range all {
+		v, dir := s.Version, t.TempDir()
 		show := exec.CommandContext(t.Context(), "git", "show", v+":kmod/src/ioctl.h")
 		show.Dir = src
 		text, err := show.Output()
@@ -128,7 +49,7 @@ int main(void)
 			t.Fatalf("git show %s:kmod/src/ioctl.h in SCOUTFS_SRC: %v", v, err)
 		}
 		for name, text := range map[string][]byte{"ioctl.h": text, "x.c": []byte(program),
-			"notify_ioctl.h": header(t, filepath.Join(root, "patches", v))} {
+			"notify_ioctl.h": []byte(s.Header())} {
 			if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +92,12 @@ func TestApplyReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := filepath.Join(root, "apply.sh")
-	for _, v := range folders(t, root) {
+	all, err := repo.Series()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		v := s.Version
 		t.Run(v, func(t *testing.T) {
 			r := &checkout{t, filepath.Join(t.TempDir(), "scoutfs")}
 			clone := exec.CommandContext(t.Context(), "git", "clone", "-q", "--shared", "--no-checkout", src, r.dir)
@@ -179,10 +105,7 @@ func TestApplyReal(t *testing.T) {
 				t.Fatalf("git clone: %v\n%s", err, out)
 			}
 			r.git("checkout", "-q", "--detach", v)
-			want, err := filepath.Glob(filepath.Join(root, "patches", v, "*.patch"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			want := s.Paths()
 			for _, args := range [][]string{{r.dir}, {v, r.dir}} {
 				r.git("checkout", "-q", "--detach", v)
 				if out, errs, status := apply(t, script, env(someone...), args...); status != 0 {
