@@ -23,6 +23,9 @@ const (
 	exitConfig     = 78 // not ScoutFS, or no notify support: no use in restarting
 )
 
+// errReplaced means that another file system was mounted while the daemon started.
+var errReplaced = errors.New("another file system was mounted meanwhile")
+
 // explain returns the exit status for the error of run, and what to do about it,
 // if that is known.
 func explain(err error) (status int, hint string) {

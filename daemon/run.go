@@ -31,9 +31,6 @@ func (kernel) Attach(ctx context.Context, dir string) (source, error) {
 	return notify.AttachContext(ctx, dir)
 }
 
-// errReplaced means that another file system was mounted while the daemon started.
-var errReplaced = errors.New("another file system was mounted meanwhile")
-
 // run serves a mount until the context is done or the file system is unmounted,
 // neither of which is an error. Clients get what was drained by then. Socket, state
 // and metrics are gone when it returns.
