@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"gotest.tools/gotestsum/testjson"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
@@ -163,7 +165,7 @@ func TestReportProblems(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newReport()
-			if err := r.read(strings.NewReader(tt.events)); err != nil {
+			if err := ReadEvents(strings.NewReader(tt.events), r.add); err != nil {
 				t.Fatal(err)
 			}
 			got := r.problems(&Result{Status: tt.status}, nil)
@@ -174,6 +176,26 @@ func TestReportProblems(t *testing.T) {
 				t.Errorf("problems %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestReadEvents reads a line longer than testjson's limit: test2json cuts it.
+func TestReadEvents(t *testing.T) {
+	long := strings.Repeat("\x01", 2<<20)
+	events, err := run.Command{
+		Argv:  []string{"go", "tool", "test2json"},
+		Stdin: strings.NewReader("\x16=== RUN   T\n" + long + "\n\x16--- PASS: T (0.00s)\n\x16=== NAME  \n\x16PASS\n"),
+	}.Output(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReport()
+	if err := ReadEvents(strings.NewReader(events), r.add); err != nil {
+		t.Fatal(err)
+	}
+	n := r.test("T")
+	if !strings.Contains(n.output.String(), long) || n.result != testjson.ActionPass {
+		t.Errorf("%d bytes of output and result %q, want the line's %d and a pass", n.output.Len(), n.result, len(long))
 	}
 }
 

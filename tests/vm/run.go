@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gotest.tools/gotestsum/testjson"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
@@ -128,12 +129,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	}
 	rep := newReport()
 	parsed := make(chan error, 1)
-	go func() {
-		err := rep.read(out)
-		// Whatever went wrong, the machine's output must not block.
-		_, _ = io.Copy(io.Discard, out)
-		parsed <- err
-	}()
+	go func() { parsed <- ReadEvents(out, rep.add) }()
 	c.Output = in
 	res, err := Boot(ctx, c)
 	err = errors.Join(err, in.Close(), <-parsed)
@@ -153,7 +149,7 @@ type report struct {
 // node is a test of the guest.
 type node struct {
 	name   string
-	result string // "pass", "fail", "skip", or "" if it started and did not end
+	result testjson.Action // "" if it started and did not end
 	seen   bool
 	output strings.Builder
 	kids   []*node
@@ -181,41 +177,54 @@ func (r *report) test(name string) *node {
 	return n
 }
 
-// read takes in the events of test2json, up to the end of in.
-func (r *report) read(in io.Reader) error {
-	dec := json.NewDecoder(in)
-	for {
-		var e struct{ Action, Test, Output string }
-		err := dec.Decode(&e)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the events of the guest's tests: %w", err)
-		}
-		if e.Test == "" {
-			r.stray.WriteString(e.Output)
-			continue
-		}
-		n := r.test(e.Test)
-		if !n.seen {
-			n.seen = true
-			r.tests++
-		}
-		switch e.Action {
-		case "output":
-			if !strings.HasPrefix(strings.TrimLeft(e.Output, " "), "=== ") {
-				n.output.WriteString(e.Output)
-			}
-		case "pass", "fail", "skip":
-			n.result = e.Action
-		}
+// add takes in an event of test2json.
+func (r *report) add(e testjson.TestEvent) {
+	if e.Test == "" {
+		r.stray.WriteString(e.Output)
+		return
+	}
+	n := r.test(e.Test)
+	if !n.seen {
+		n.seen = true
+		r.tests++
+	}
+	switch {
+	case e.Action.IsTerminal():
+		n.result = e.Action
+	case e.Action == testjson.ActionOutput && !strings.HasPrefix(strings.TrimLeft(e.Output, " "), "=== "):
+		n.output.WriteString(e.Output)
 	}
 }
 
+// ReadEvents calls handle for each event that "go test -json" or test2json writes,
+// and skips any other line. It reads in to its end even after an error, so that the
+// writer never blocks.
+func ReadEvents(in io.Reader, handle func(testjson.TestEvent)) error {
+	_, err := testjson.ScanTestOutput(testjson.ScanConfig{
+		Stdout: in, Handler: eventHandler(handle), IgnoreNonJSONOutputLines: true,
+	})
+	if err != nil {
+		err = fmt.Errorf("read the tests' events: %w", err)
+	}
+	_, drainErr := io.Copy(io.Discard, in)
+	return errors.Join(err, drainErr)
+}
+
+type eventHandler func(testjson.TestEvent)
+
+func (h eventHandler) Event(e testjson.TestEvent, _ *testjson.Execution) error {
+	// testjson makes up a failure, with a negative time, of each test without an end.
+	if e.Elapsed >= 0 {
+		h(e)
+	}
+	return nil
+}
+
+func (eventHandler) Err(string) error { return nil }
+
 // failed tells whether a test of the report failed or did not end.
 func (n *node) failed() bool {
-	if n.seen && n.result != "pass" && n.result != "skip" {
+	if n.seen && n.result != testjson.ActionPass && n.result != testjson.ActionSkip {
 		return true
 	}
 	for _, k := range n.kids {
@@ -260,10 +269,10 @@ func (n *node) replay(t *testing.T) {
 			k.replay(t)
 		}
 		switch {
-		case !n.seen || n.result == "pass":
-		case n.result == "skip":
+		case !n.seen || n.result == testjson.ActionPass:
+		case n.result == testjson.ActionSkip:
 			t.SkipNow()
-		case n.result == "fail":
+		case n.result == testjson.ActionFail:
 			t.Fail()
 		default:
 			t.Error("started in the guest and did not end")
