@@ -160,7 +160,8 @@ func (c *checker) build(ctx context.Context, s *series.Series) error {
 // goTest runs one version's tests in a package of the tests module of the
 // repository at root, and puts their outcomes into the table.
 func (r *results) goTest(ctx context.Context, root, pkg, version string) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m", "-run", "^TestScoutFS$/^"+version+"$", pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m",
+		"-run", "^TestScoutFS$/^"+version+"$", pkg)
 	cmd.Dir = filepath.Join(root, "tests")
 	cmd.Env = append(os.Environ(), "VERSIONS="+version)
 	var out bytes.Buffer
@@ -169,7 +170,9 @@ func (r *results) goTest(ctx context.Context, root, pkg, version string) {
 	r.record(pkg, version, &out, err)
 }
 
-var outcomes = map[testjson.Action]string{testjson.ActionPass: "ok", testjson.ActionFail: "FAIL", testjson.ActionSkip: "skipped"}
+var outcomes = map[testjson.Action]string{
+	testjson.ActionPass: "ok", testjson.ActionFail: "FAIL", testjson.ActionSkip: "skipped",
+}
 
 // record puts into the table what "go test -json" wrote. Each test in the machine is
 // a check of its own. Any other failure, err among them, fails the check named after
@@ -194,7 +197,7 @@ func (r *results) record(pkg, version string, out io.Reader, err error) {
 		fmt.Print(log.String())
 	}
 	if !ran {
-		err = errors.Join(errors.New("none ran"), err)
+		err = errors.Join(errors.New("no test ran"), err)
 	}
 	if (failed || err != nil) && !told {
 		check := strings.TrimPrefix(pkg, "./")

@@ -19,15 +19,15 @@ import (
 var (
 	aptComment = regexp.MustCompile(`(?m)^#.*\n`)
 	aptStanza  = regexp.MustCompile(`(?m)(^.*\S.*\n)+`)
-	// aptOptions finds those in the brackets of a one-line entry, if any.
+	// aptOptions captures the options in brackets of a one-line entry, if any.
 	aptOptions = regexp.MustCompile(`^[^\[#]*(?:\[([^\]]*)\])?`)
 	// aptServes matches the fields that say what to fetch, by either form's names.
 	aptServes = regexp.MustCompile(`(?im)^(enabled|types|uris|suites|components|arch|lang|target)[^:\n]*:.*\n([ \t].*\n)*`)
 )
 
 // retarget returns an entry of apt's sources, "file:number", as a deb822 stanza for
-// another suite of the archive at uri. How the machine fetches and trusts that
-// archive stays: apt does not tell, and the key may be in the entry itself.
+// another suite of the archive at uri. It keeps the entry's other fields, such as
+// trusted and the key, which may be inline: apt-get indextargets does not print them.
 func retarget(entry, uri, suite string) (string, error) {
 	file, number, _ := strings.Cut(entry, ":")
 	text, err := os.ReadFile(file)
@@ -36,7 +36,7 @@ func retarget(entry, uri, suite string) (string, error) {
 	}
 	deb822 := strings.HasSuffix(file, ".sources")
 	all := strings.Split(string(text), "\n")
-	if deb822 { // apt does not count a stanza of comments alone
+	if deb822 { // apt does not count a stanza that has only comments
 		all = aptStanza.FindAllString(aptComment.ReplaceAllString(string(text)+"\n", ""), -1)
 	}
 	n, err := strconv.Atoi(number)

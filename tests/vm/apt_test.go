@@ -63,9 +63,10 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// TestRetarget finds the entries that apt tells of, and keeps what they say of keys.
+// TestRetarget checks that entries are counted as apt counts them, and keep their keys.
 func TestRetarget(t *testing.T) {
-	line, plain, one, two, keyed := archiveOf(t, "Debian"), archiveOf(t, "Debian"), archiveOf(t, "Debian"), archiveOf(t, "Debian"), archiveOf(t, "Debian")
+	debian := func() string { return archiveOf(t, "Debian") }
+	line, plain, one, two, keyed := debian(), debian(), debian(), debian(), debian()
 	const key = "Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n KEY\n"
 	aptWith(t, map[string]string{
 		"a.list": "# a comment\n\ndeb [arch=amd64,i386 signed-by=/a.gpg,/b.gpg trusted=yes] " + line + " bookworm main # [note]\n" +

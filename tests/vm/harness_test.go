@@ -19,11 +19,11 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// These tests are about what fails: a harness that cannot is worth nothing.
+// These tests check that the harness fails when it should.
 
 // TestBootFails boots machines that go wrong.
 func TestBootFails(t *testing.T) {
-	k := kernel(t, KernelNames()[0])
+	k := TestKernel(t, KernelNames()[0])
 	warn, err := BuildModule(t.Context(), k, ModuleSource{Dir: "testdata/warn", Out: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -105,11 +105,11 @@ func TestBootFails(t *testing.T) {
 	}
 }
 
-// TestRunFails runs itself as another process, because a failure that is
-// expected cannot be taken back.
+// TestRunFails runs itself in another process, because a test cannot undo a failure
+// that it expects.
 func TestRunFails(t *testing.T) {
 	if os.Getenv("VM_TEST_RUN_FAILS") != "" {
-		Run(t, Config{Kernel: kernel(t, KernelNames()[0]), Again: "boot me again"}, BuildTest(t, "./vm/testdata/broken"))
+		Run(t, Config{Kernel: TestKernel(t, KernelNames()[0]), Again: "boot me again"}, BuildTest(t, "./vm/testdata/broken"))
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRunFails$", "-test.v")
@@ -145,7 +145,7 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// TestReportProblems covers the ends that no subtest shows.
+// TestReportProblems covers the failures that no subtest shows.
 func TestReportProblems(t *testing.T) {
 	const pass = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"pass","Test":"T"}` + "\n"
 	const fail = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"fail","Test":"T"}` + "\n"
@@ -220,7 +220,7 @@ func TestBootLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Boot(ctx, Config{
-		Kernel: kernel(t, KernelNames()[0]),
+		Kernel: TestKernel(t, KernelNames()[0]),
 		Files: map[string]File{
 			"/usr/bin/xxd":   {Source: xxd},
 			"/usr/bin/socat": {Source: socat},
@@ -246,14 +246,14 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 var _ io.Writer = writerFunc(nil)
 
 func TestBuildModuleFails(t *testing.T) {
-	k := kernel(t, KernelNames()[0])
+	k := TestKernel(t, KernelNames()[0])
 	_, err := BuildModule(t.Context(), k, ModuleSource{Dir: "testdata/sloppy", Out: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "vmsloppy_unused_function") {
 		t.Errorf("error %v, want the compiler's message", err)
 	}
 }
 
-// TestTrouble keeps the list of bad signs from matching what every boot prints.
+// TestTrouble checks that the list of bad signs matches no line of an ordinary boot.
 func TestTrouble(t *testing.T) {
 	tests := []struct {
 		line string

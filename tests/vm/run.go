@@ -22,28 +22,26 @@ import (
 // GuestTest is where Run puts the test binary in the machine.
 const GuestTest = "/usr/bin/guest.test"
 
-// BuildTest compiles the tests of a package of the tests module for the guest,
-// without cgo, and returns the binary's path. pkg is relative to the module:
-// "./guest".
+// BuildTest compiles the tests of a package for the guest, without cgo, and returns
+// the binary's path. pkg is relative to the tests module, such as "./guest".
 func BuildTest(tb testing.TB, pkg string) string {
 	tb.Helper()
 	out := filepath.Join(tb.TempDir(), "guest.test")
-	if err := goBuild(tb.Context(), "test", pkg, out); err != nil {
+	if err := goBuild(tb.Context(), "./tests/"+strings.TrimPrefix(pkg, "./"), out, "test", "-c"); err != nil {
 		tb.Fatal(err)
 	}
 	return out
 }
 
-// reserve is what a host test keeps of its time to report a machine's end, and
-// what a guest test binary keeps of the machine's to report its own.
+// reserve is the time that a host test keeps to report a machine's end, and that a
+// guest's test binary keeps to report its own.
 const reserve = 10 * time.Second
 
-// Run boots a machine that runs a compiled Go test binary, a path here, with
-// args such as "-test.run=X", and reports each test in the machine as a subtest
-// of t. It fails t for all that [Boot] calls an error, for a guest that ran no
-// test, and for a status that the tests' results do not explain. Config's Argv
-// and Output are Run's. The log goes to the cache's logs folder if Config names
-// none; its path is in the failure's message.
+// Run boots a machine that runs a compiled Go test binary, the path binary on the
+// host, with args such as "-test.run=X". Each test in the machine becomes a subtest
+// of t. Run fails t if [Boot] returns an error, if no test ran, or if the exit
+// status contradicts the results. It sets Config's Argv and Output. Without a Log
+// in Config, the log goes to the cache's folder logs; a failure names its path.
 func Run(t *testing.T, c Config, binary string, args ...string) {
 	t.Helper()
 	if c.Log == "" {
@@ -86,7 +84,7 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 	}
 }
 
-// saidIn tells whether a machine's log has a line.
+// saidIn says whether a machine's log has a line.
 func saidIn(log, line string) bool {
 	text, err := os.ReadFile(log)
 	return err == nil && strings.Contains(string(text), "| "+line+"\n")
@@ -102,7 +100,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	if c.Timeout == 0 {
 		c.Timeout = 3 * time.Minute
 	}
-	// The binary's own limit comes first: it prints where its tests hang.
+	// The binary's own limit is shorter: it then prints where its tests hang.
 	limit := c.Timeout
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < limit {
 		limit = time.Until(end)
@@ -113,7 +111,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	}
 	c.Argv = append(c.Argv, args...)
 
-	// Go's own parser knows its own format.
+	// Go's own tool knows the format best.
 	conv := exec.Command("go", "tool", "test2json")
 	in, err := conv.StdinPipe()
 	if err != nil {
@@ -139,11 +137,11 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	return rep, res, err
 }
 
-// report is what a guest's tests did.
+// report holds the results of a guest's tests.
 type report struct {
 	root  *node
-	tests int // that started
-	stray strings.Builder
+	tests int             // how many started
+	stray strings.Builder // output outside of tests
 }
 
 // node is a test of the guest.
@@ -157,7 +155,7 @@ type node struct {
 
 func newReport() *report { return &report{root: &node{}} }
 
-// child returns a test below n, which it makes when there is none.
+// child returns a test below n, adding it if there is none of that name.
 func (n *node) child(name string) *node {
 	for _, k := range n.kids {
 		if k.name == name {
@@ -222,7 +220,7 @@ func (h eventHandler) Event(e testjson.TestEvent, _ *testjson.Execution) error {
 
 func (eventHandler) Err(string) error { return nil }
 
-// failed tells whether a test of the report failed or did not end.
+// failed says whether n or a test below it failed or did not end.
 func (n *node) failed() bool {
 	if n.seen && n.result != testjson.ActionPass && n.result != testjson.ActionSkip {
 		return true
@@ -235,7 +233,7 @@ func (n *node) failed() bool {
 	return false
 }
 
-// problems returns what no subtest shows. err is Boot's.
+// problems returns the failures that no subtest shows. err is Boot's.
 func (r *report) problems(res *Result, err error) []string {
 	var p []string
 	if r.tests == 0 {
