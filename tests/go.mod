@@ -11,6 +11,7 @@ require (
 	github.com/prometheus/common v0.66.1
 	golang.org/x/sync v0.20.0
 	golang.org/x/tools v0.44.0
+	gotest.tools/gotestsum v1.13.0
 )
 
 require (
@@ -265,7 +266,6 @@ require (
 	google.golang.org/protobuf v1.36.10 // indirect
 	gopkg.in/warnings.v0 v0.1.2 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-	gotest.tools/gotestsum v1.13.0 // indirect
 	honnef.co/go/tools v0.7.0 // indirect
 	mvdan.cc/gofumpt v0.9.2 // indirect
 	mvdan.cc/unparam v0.0.0-20251027182757-5beb8c8f8f15 // indirect

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Demo boots a machine, mounts a file system in it and shows who opens and
-// reads which files, as scoutfs-notify tells it. "make demo" runs it.
+// Demo boots a machine, mounts a file system in it and shows how scoutfs-notify
+// reports who opens and reads which files. "make demo" runs it.
 //
-// The file system is real ScoutFS when SCOUTFS_SRC names its source, otherwise
-// the stand-in. The program is the host's side and, inside the machine, the
-// guest's.
+// The file system is real ScoutFS if SCOUTFS_SRC names its source, otherwise the
+// stand-in. The same program runs on the host and, with -guest, in the machine.
 package main
 
 import (
@@ -31,7 +30,7 @@ import (
 const demoPath = "/bin/demo"
 
 func main() {
-	inGuest := flag.Bool("guest", false, "be the side that runs in the machine")
+	inGuest := flag.Bool("guest", false, "run as the program in the machine")
 	version := flag.String("version", os.Getenv("VERSION"), "`release` of ScoutFS to show; the newest supported if empty")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,18 +65,9 @@ func host(ctx context.Context, version string) error {
 		return err
 	}
 	defer os.RemoveAll(bin)
-	for path, pkg := range map[string]string{
-		guest.Daemon:  "./cmd/scoutfs-notifyd",
-		guest.Command: "./cmd/scoutfs-notify",
-		demoPath:      "./tests/demo",
-	} {
-		out := filepath.Join(bin, filepath.Base(path))
-		if err := vm.BuildProgram(ctx, pkg, out); err != nil {
-			return err
-		}
-		c.Files[path] = vm.File{Source: out, Mode: 0o755}
+	if err := addPrograms(ctx, c.Files, bin); err != nil {
+		return err
 	}
-
 	logs, err := repo.CacheDir("logs")
 	if err != nil {
 		return err
@@ -100,12 +90,28 @@ func host(ctx context.Context, version string) error {
 	if !out.done {
 		return fmt.Errorf("the machine ended without a summary (its log is %s)", c.Log)
 	}
-	fmt.Printf("\nThe machine ran for %.0f s, all of this took %.0f s.\n",
+	fmt.Printf("\nThe machine ran for %.0f s; the whole demo took %.0f s.\n",
 		res.Elapsed.Seconds(), time.Since(start).Seconds())
 	return nil
 }
 
-// machine returns the file system's part of the machine.
+// addPrograms builds the machine's programs in the folder bin.
+func addPrograms(ctx context.Context, files map[string]vm.File, bin string) error {
+	for path, pkg := range map[string]string{
+		guest.Daemon:  "./cmd/scoutfs-notifyd",
+		guest.Command: "./cmd/scoutfs-notify",
+		demoPath:      "./tests/demo",
+	} {
+		out := filepath.Join(bin, filepath.Base(path))
+		if err := vm.BuildProgram(ctx, pkg, out); err != nil {
+			return err
+		}
+		files[path] = vm.File{Source: out, Mode: 0o755}
+	}
+	return nil
+}
+
+// machine returns a machine with the file system, and what that is called.
 func machine(ctx context.Context, k *vm.KernelTree, version string) (vm.Config, string, error) {
 	s, err := repo.Newest()
 	if version != "" {
@@ -137,10 +143,10 @@ func machine(ctx context.Context, k *vm.KernelTree, version string) (vm.Config, 
 	return c, "ScoutFS " + s.Version, nil
 }
 
-// lastLine ends the summary; without it there was none.
+// lastLine ends the summary, and so shows that there was one.
 const lastLine = "Everything that was opened and read has been accounted for."
 
-// watch hands on what the machine prints and sees whether it got to its end.
+// watch passes on what the machine prints, and notes whether it got to lastLine.
 type watch struct {
 	w    io.Writer
 	line bytes.Buffer

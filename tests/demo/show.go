@@ -23,10 +23,10 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
 )
 
-// patience is how long to wait for what must come.
+// patience limits the wait for anything that has to come.
 const patience = time.Minute
 
-// files are the workload's, in KiB.
+// files are those of the workload, with their sizes in KiB.
 var files = []struct {
 	name string
 	kib  int
@@ -37,7 +37,7 @@ var files = []struct {
 	{"notes/todo.txt", 1},
 }
 
-// workload are commands of the user ids that run them.
+// workload are the commands to run, each as a user.
 var workload = []struct {
 	uid  int
 	line string
@@ -48,20 +48,20 @@ var workload = []struct {
 	{1000, "sha256sum archive/movie.mkv >/dev/null"},
 }
 
-// storm is how many times a file is opened while the daemon sleeps.
+// storm is how many times a file is opened while the daemon is stopped.
 const storm = 3000
 
 type demo struct {
 	mount notify.Mount
 	names map[string]string // inode number -> file name
-	lines chan string       // of tail, closed at its end
+	lines chan string       // from tail, closed when it ends
 
-	early              uint64 // records of before tail was there
+	early              uint64 // records from before tail was a client
 	opens, reads, lost uint64
 	bytes              uint64
 }
 
-// show is the guest's side.
+// show is the demo in the machine.
 func show() error {
 	d := &demo{names: make(map[string]string), lines: make(chan string, 64)}
 	if err := d.mountAndFill(); err != nil {
@@ -76,6 +76,17 @@ func show() error {
 		return err
 	}
 
+	if err := d.runWorkload(); err != nil {
+		return err
+	}
+	if err := d.runStorm(daemon); err != nil {
+		return err
+	}
+	return d.summary(daemon, tail)
+}
+
+// runWorkload runs the workload and shows what tail prints for each command.
+func (d *demo) runWorkload() error {
 	fmt.Printf("scoutfs-notify tail %s, with the names of the workload's files:\n", guest.MountPoint)
 	for _, w := range workload {
 		prompt := "$"
@@ -94,7 +105,11 @@ func show() error {
 			return err
 		}
 	}
+	return nil
+}
 
+// runStorm overflows the ring of a stopped daemon, and shows what tail makes of it.
+func (d *demo) runStorm(daemon *exec.Cmd) error {
 	fmt.Printf("\nThe daemon is stopped (SIGSTOP) while a file is opened %d times: nobody waits for it.\n", storm)
 	if err := daemon.Process.Signal(unix.SIGSTOP); err != nil {
 		return err
@@ -107,14 +122,20 @@ func show() error {
 	if err := daemon.Process.Signal(unix.SIGCONT); err != nil {
 		return err
 	}
-	// One more access shows the gap.
-	if err := d.afterStorm(); err != nil {
+	if err := d.catchUp(2); err != nil {
 		return err
 	}
-	return d.summary(daemon, tail)
+	// One more access makes tail report the gap.
+	head := exec.Command("head", "-c", "1", "notes/todo.txt")
+	head.Dir = guest.MountPoint
+	if err := head.Run(); err != nil {
+		return fmt.Errorf("head: %w", err)
+	}
+	return d.catchUp(12)
 }
 
-// summary ends the demo: who saw how much, and that umount is nobody's trouble.
+// summary ends the demo: it shows that the counts agree, and that umount works with
+// everything running.
 func (d *demo) summary(daemon, tail *exec.Cmd) error {
 	var n [3]uint64
 	for i, name := range []string{"notify_emitted", "notify_dropped_ring_full", "notify_reader_attached"} {
@@ -145,32 +166,20 @@ Summary
   accesses of regular files   %7d   = emitted + dropped
   records shown by tail       %7d   %d opens, %d reads of %d bytes
   lost, by tail's count       %7d
-  notify_emitted              %7d   %d of them before tail was there
+  notify_emitted              %7d   %d of them before tail was a client
   notify_dropped_ring_full    %7d
   notify_reader_attached      %7d
-  umount with all of this running: %v, then scoutfs-notifyd and tail ended with status 0
+  umount with everything running took %v; scoutfs-notifyd and tail then exited with status 0
 `, emitted+dropped, d.opens+d.reads, d.opens, d.reads, d.bytes, d.lost, emitted, d.early, dropped, attached,
 		took.Round(time.Millisecond))
 	if d.lost != dropped || d.opens+d.reads+d.early != emitted {
-		return errors.New("these figures do not agree")
+		return errors.New("these counts do not agree")
 	}
 	fmt.Println(lastLine)
 	return nil
 }
 
-// afterStorm waits for what the ring kept, then makes one access more.
-func (d *demo) afterStorm() error {
-	if err := d.catchUp(2); err != nil {
-		return err
-	}
-	cmd := exec.Command("head", "-c", "1", "notes/todo.txt")
-	cmd.Dir = guest.MountPoint
-	if err := cmd.Run(); err != nil {
-		return err
-	}
-	return d.catchUp(12)
-}
-
+// mountAndFill mounts the file system and makes the workload's files.
 func (d *demo) mountAndFill() error {
 	if err := guest.LoadModule(guest.Module); err != nil {
 		return err
@@ -199,7 +208,7 @@ func (d *demo) mountAndFill() error {
 	return nil
 }
 
-// startDaemon returns once the daemon says that it is ready.
+// startDaemon starts the daemon and returns once it reports that it is ready.
 func startDaemon() (*exec.Cmd, error) {
 	const path = "/tmp/notify"
 	sd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -232,8 +241,8 @@ func startDaemon() (*exec.Cmd, error) {
 	}
 }
 
-// follow starts tail and returns once it is a client of the daemon: it prints
-// the accesses that are made until then.
+// follow starts tail and returns once it is a client of the daemon and has shown all
+// accesses made until then.
 func (d *demo) follow(tail *exec.Cmd) error {
 	out, err := tail.StdoutPipe()
 	if err != nil {
@@ -249,8 +258,12 @@ func (d *demo) follow(tail *exec.Cmd) error {
 			d.lines <- s.Text()
 		}
 	}()
-	// Open one file until tail shows it; then another one, which is shown once
-	// all of the first's are.
+	return d.connect()
+}
+
+// connect opens one file until tail shows it, then another one: once tail shows that,
+// it has shown all of the first.
+func (d *demo) connect() error {
 	for end := time.Now().Add(patience); ; {
 		if err := open(files[0].name); err != nil {
 			return err
@@ -273,11 +286,12 @@ func (d *demo) follow(tail *exec.Cmd) error {
 			break
 		}
 	}
+	var err error
 	d.early, err = d.counter("notify_emitted")
 	return err
 }
 
-// line returns the next line of tail.
+// line returns tail's next line.
 func (d *demo) line(limit time.Duration) (string, error) {
 	select {
 	case line, ok := <-d.lines:
@@ -305,7 +319,7 @@ var (
 	openWord  = regexp.MustCompile(`\bopen\b`)
 )
 
-// count takes a line of tail into account.
+// count counts a line of tail.
 func (d *demo) count(line string) {
 	if m := lostField.FindStringSubmatch(line); m != nil {
 		n, _ := strconv.ParseUint(m[1], 10, 64)
@@ -319,8 +333,8 @@ func (d *demo) count(line string) {
 	}
 }
 
-// catchUp shows tail's lines, at most so many, until it has shown all that the
-// kernel emitted.
+// catchUp reads tail's lines until it has shown all that the kernel emitted, and
+// prints at most that many.
 func (d *demo) catchUp(most int) error {
 	hidden := 0
 	for shown := 0; ; {
@@ -348,6 +362,7 @@ func (d *demo) catchUp(most int) error {
 	return nil
 }
 
+// annotate adds a file's name to its inode number.
 func (d *demo) annotate(field string) string {
 	if name := d.names[strings.TrimPrefix(field, "ino ")]; name != "" {
 		return field + " (" + name + ")"
@@ -355,6 +370,7 @@ func (d *demo) annotate(field string) string {
 	return field
 }
 
+// counter reads one of the mount's counters.
 func (d *demo) counter(name string) (uint64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/sys/fs/scoutfs/f.%06x.r.%06x/counters/%s",
 		uint64(d.mount.FSID)>>40, uint64(d.mount.RID)>>40, name))

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package hotpath shows what the hooks add to an open and a read while nobody
-// listens, by comparing the machine code of a patched and an unpatched module.
+// Package hotpath shows what the hooks add to an open and a read while nobody is
+// listening, by comparing the machine code of a patched and an unpatched module.
 package hotpath
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 // Guard is the variable that the hooks test.
@@ -23,7 +22,7 @@ type Instruction struct {
 	Addr   string // offset in hexadecimal
 	Text   string // without addresses, so that two builds can be compared
 	Target string // Addr it jumps to, "" for none
-	Reloc  string // symbol it refers to, without the addend
+	Reloc  string // symbol it refers to, without the addend, "" for none
 }
 
 func (i Instruction) String() string {
@@ -33,7 +32,7 @@ func (i Instruction) String() string {
 	return i.Text
 }
 
-// same compares what two instructions do.
+// same says whether two instructions do the same.
 func same(a, b Instruction) bool { return a.Text == b.Text && a.Reloc == b.Reloc }
 
 func (i Instruction) mnemonic() string {
@@ -46,7 +45,7 @@ func (i Instruction) branches() bool {
 	return strings.HasPrefix(i.mnemonic(), "j") && i.mnemonic() != "jmp"
 }
 
-// ends says whether the next instruction does not follow this one.
+// ends says whether execution never continues with the next instruction.
 func (i Instruction) ends() bool {
 	return i.mnemonic() == "jmp" || strings.HasPrefix(i.mnemonic(), "ret")
 }
@@ -59,26 +58,26 @@ var (
 	spaces    = regexp.MustCompile(`\s+`)
 )
 
-// Disassemble returns the instructions of a function of an object file for
-// x86-64, without the padding behind it.
+// Disassemble returns the instructions of a function in an x86-64 object file,
+// without padding.
 func Disassemble(ctx context.Context, object, function string) ([]Instruction, error) {
-	cmd := exec.CommandContext(ctx, "objdump", "-dr", "--no-show-raw-insn", "--section=.text",
+	out, err := run.Output(ctx, "objdump", "-dr", "--no-show-raw-insn", "--section=.text",
 		"--disassemble="+function, object)
-	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("disassemble %s of %s: %w", function, object, err)
 	}
 	var code []Instruction
-	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
-		if m := relocLine.FindStringSubmatch(s.Text()); m != nil && len(code) > 0 {
-			// objdump also prints those of the functions before this one
+	for line := range strings.Lines(out) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := relocLine.FindStringSubmatch(line); m != nil && len(code) > 0 {
+			// objdump also prints the relocations of the functions before.
 			if last := &code[len(code)-1]; within(m[1], last.Addr) {
 				last.Reloc = m[2]
-				last.Target = "" // the linker's business
+				last.Target = "" // only the linker knows
 			}
 			continue
 		}
-		m := insnLine.FindStringSubmatch(s.Text())
+		m := insnLine.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
@@ -99,49 +98,35 @@ func Disassemble(ctx context.Context, object, function string) ([]Instruction, e
 	return code, nil
 }
 
-// within says whether a relocation's address is in the instruction at addr.
+// within says whether a relocation's address is within the instruction at addr.
 func within(reloc, addr string) bool {
 	r, err := strconv.ParseUint(reloc, 16, 64)
 	a, err2 := strconv.ParseUint(addr, 16, 64)
-	return err == nil && err2 == nil && r > a && r < a+15 // the longest instruction
+	return err == nil && err2 == nil && r > a && r < a+15 // the length limit
 }
 
 // Hook is what a hook adds to a function.
 type Hook struct {
-	Hot  []Instruction // on the path of an access that nobody listens to
+	Hot  []Instruction // executed while nobody is listening
 	Cold []Instruction // behind the branch
 }
 
-// Added compares a function with and without its hook. It is an error if the
-// rest of the function is not the same in both.
+// Added compares a function with and without its hook. It is an error if the rest of
+// the function differs.
 func Added(before, after []Instruction) (*Hook, error) {
-	guard, err := findGuard(after)
+	hot, cold, err := split(after)
 	if err != nil {
 		return nil, err
-	}
-	cold, err := behind(after, guard)
-	if err != nil {
-		return nil, err
-	}
-	h := new(Hook)
-	var hot []Instruction
-	for n, i := range after {
-		if cold[n] {
-			h.Cold = append(h.Cold, i)
-		} else {
-			hot = append(hot, i)
-		}
 	}
 	added, removed := diff(before, hot)
 	if len(removed) > 0 {
-		return nil, fmt.Errorf("the hook changes code that it does not add to: %v is gone", removed)
+		return nil, fmt.Errorf("the hook changes other code: %v is gone", removed)
 	}
-	h.Hot = added
-	return h, nil
+	return &Hook{Hot: added, Cold: cold}, nil
 }
 
-// Check says whether an access that nobody listens to takes one load, one test
-// and one branch more, the branch not taken.
+// Check returns an error unless the hook adds exactly one load, one test and one
+// branch, not taken, while nobody is listening.
 func (h *Hook) Check() error {
 	kinds := make([]string, 0, len(h.Hot))
 	for _, i := range h.Hot {
@@ -159,29 +144,36 @@ func (h *Hook) Check() error {
 		}
 	}
 	if got := strings.Join(kinds, ", "); got != "load, test, branch" {
-		return fmt.Errorf("the hook adds %q to the path, not one load, one test and one branch", got)
+		return fmt.Errorf("the hook adds %q to the hot path, not one load, one test and one branch", got)
 	}
 	return nil
 }
 
-// Guarded returns the part of a function that is run while nobody listens, for
-// a function that is all the hook's.
+// Guarded returns the part of a function that runs while nobody is listening, for a
+// function that consists of the hook alone.
 func Guarded(code []Instruction) ([]Instruction, error) {
+	hot, _, err := split(code)
+	return hot, err
+}
+
+// split separates what runs while nobody is listening from what is behind the guard.
+func split(code []Instruction) (hot, cold []Instruction, err error) {
 	guard, err := findGuard(code)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	cold, err := behind(code, guard)
+	taken, err := behind(code, guard)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var hot []Instruction
 	for n, i := range code {
-		if !cold[n] {
+		if taken[n] {
+			cold = append(cold, i)
+		} else {
 			hot = append(hot, i)
 		}
 	}
-	return hot, nil
+	return hot, cold, nil
 }
 
 // findGuard returns the index of the branch that tests the guard.
@@ -203,37 +195,20 @@ func findGuard(code []Instruction) (int, error) {
 	return branch, nil
 }
 
-// behind returns what is reached only when the branch at an index is taken.
+// behind returns the indexes of what is reached only if the branch at an index is
+// taken.
 func behind(code []Instruction, branch int) (map[int]bool, error) {
 	index := make(map[string]int)
 	for n, i := range code {
 		index[i.Addr] = n
 	}
-	reach := func(start int) map[int]bool {
-		seen := make(map[int]bool)
-		for todo := []int{start}; len(todo) > 0; {
-			n := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			if n >= len(code) || seen[n] {
-				continue
-			}
-			seen[n] = true
-			if t, ok := index[code[n].Target]; ok && strings.HasPrefix(code[n].mnemonic(), "j") && n != branch {
-				todo = append(todo, t)
-			}
-			if !code[n].ends() {
-				todo = append(todo, n+1)
-			}
-		}
-		return seen
-	}
 	target, ok := index[code[branch].Target]
 	if !ok {
 		return nil, fmt.Errorf("the branch %v leaves the function", code[branch])
 	}
-	taken, not := reach(target), reach(0)
+	taken, not := reach(code, index, target, branch), reach(code, index, 0, branch)
 	if not[target] {
-		return nil, fmt.Errorf("the branch %v is not the only way to the hook's slow path: it is taken while nobody listens", code[branch])
+		return nil, fmt.Errorf("the branch %v is not the only way to the hook's slow path, which runs while nobody is listening", code[branch])
 	}
 	for n := range not {
 		delete(taken, n)
@@ -241,10 +216,30 @@ func behind(code []Instruction, branch int) (map[int]bool, error) {
 	return taken, nil
 }
 
-// diff returns what has to be added to and removed from a to make b of it,
-// which is as little as possible.
+// reach returns the indexes of what is reached from start if the branch is not taken.
+func reach(code []Instruction, index map[string]int, start, branch int) map[int]bool {
+	seen := make(map[int]bool)
+	for todo := []int{start}; len(todo) > 0; {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n >= len(code) || seen[n] {
+			continue
+		}
+		seen[n] = true
+		if t, ok := index[code[n].Target]; ok && strings.HasPrefix(code[n].mnemonic(), "j") && n != branch {
+			todo = append(todo, t)
+		}
+		if !code[n].ends() {
+			todo = append(todo, n+1)
+		}
+	}
+	return seen
+}
+
+// diff returns the smallest set of instructions to add to a and to remove from it to
+// get b.
 func diff(a, b []Instruction) (added, removed []Instruction) {
-	// lcs[i][j] is the length of the longest common part of a[i:] and b[j:].
+	// lcs[i][j] is the length of the longest common subsequence of a[i:] and b[j:].
 	lcs := make([][]int, len(a)+1)
 	for i := range lcs {
 		lcs[i] = make([]int, len(b)+1)

@@ -28,7 +28,7 @@ func check(t *testing.T, patched, unpatched, read string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("a read that nobody listens to runs these more, in %s of %d instructions:%s", read, len(before), list(h.Hot))
+	t.Logf("while nobody is listening, a read runs these in addition to the %d instructions of %s:%s", len(before), read, list(h.Hot))
 	t.Logf("and skips:%s", list(h.Cold))
 	if err := h.Check(); err != nil {
 		t.Error(err)
@@ -44,9 +44,9 @@ func check(t *testing.T, patched, unpatched, read string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("an open that nobody listens to runs all of %s, which the VFS calls:%s", open, list(hot))
-	// Apart from what makes it a function that returns 0: the call for tracing,
-	// which the kernel makes a nop of, and the return.
+	t.Logf("while nobody is listening, an open runs all of %s, which the VFS calls:%s", open, list(hot))
+	// Leave out what makes it a function that returns 0: the call for tracing, which
+	// the kernel turns into a nop, and the return.
 	h.Hot = slices.DeleteFunc(hot, func(i Instruction) bool {
 		return i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
 	})
@@ -88,7 +88,7 @@ func TestScoutFS(t *testing.T) {
 	}
 }
 
-// The check can fail.
+// TestCheck checks that the check can fail.
 func TestCheck(t *testing.T) {
 	code := func(lines ...string) []Instruction {
 		var c []Instruction

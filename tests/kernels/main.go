@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Kernels makes sure that the kernels of the tests are in the cache, with
-// progress on standard error; without it the tests would fetch them unseen. With
-// -build it prints the build directory of the first one instead, for makes that
-// build ScoutFS with its own Makefile.
+// Kernels fetches the kernels of the tests into the cache and shows progress on
+// standard error; the tests would do so silently. With -build it prints the build
+// directory of the first kernel instead, to build ScoutFS with its own Makefile.
 package main
 
 import (

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Matrix runs every check on real ScoutFS for each supported version and ends
-// in a table, check by version. "make test-scoutfs" runs it.
+// Matrix runs every check on real ScoutFS for each supported version and prints
+// a table of checks by version. "make test-scoutfs" runs it.
 //
-// SCOUTFS_SRC names the source. VERSIONS narrows the versions.
+// SCOUTFS_SRC names the source. VERSIONS limits the versions.
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +21,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"gotest.tools/gotestsum/testjson"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -40,7 +42,7 @@ func main() {
 	}
 }
 
-// results are the outcomes, in the order in which the checks first came up.
+// results are the outcomes, the checks in the order they first came up.
 type results struct {
 	checks []string
 	cells  map[string]map[string]string // check -> version -> outcome
@@ -54,170 +56,170 @@ func (r *results) set(check, version, outcome string) {
 	r.cells[check][version] = outcome
 }
 
+// matrix runs the checks and prints the table. It is good if every check of every
+// version passed.
 func matrix(ctx context.Context) (good bool, err error) {
-	src := os.Getenv("SCOUTFS_SRC")
-	if src == "" {
+	c := checker{results: results{cells: make(map[string]map[string]string)}}
+	if c.src = os.Getenv("SCOUTFS_SRC"); c.src == "" {
 		return false, vm.ErrNoSource
 	}
-	if src, err = filepath.Abs(src); err != nil {
+	if c.src, err = filepath.Abs(c.src); err != nil {
 		return false, err
 	}
 	all, err := repo.Series()
 	if err != nil {
 		return false, err
 	}
-	root, err := repo.Root()
-	if err != nil {
+	if c.root, err = repo.Root(); err != nil {
 		return false, err
 	}
-	k, err := vm.Kernel(ctx, vm.KernelNames()[0])
-	if err != nil {
+	if c.kernel, err = vm.Kernel(ctx, vm.KernelNames()[0]); err != nil {
 		return false, err
 	}
 
-	r := &results{cells: make(map[string]map[string]string)}
 	start := time.Now()
 	var versions []string
 	for _, s := range all {
-		v := s.Version
-		versions = append(versions, v)
-		fmt.Printf("== ScoutFS %s, after %v\n", v, time.Since(start).Round(time.Second))
-		check := func(name string, do func() error) bool {
-			outcome := "ok"
-			if err := do(); err != nil {
-				outcome = "FAIL"
-				fmt.Printf("%s: %s: %v\n", v, name, err)
-			}
-			r.set(name, v, outcome)
-			return outcome == "ok"
-		}
-		check("git am", func() error {
-			return apply(ctx, src, v, func(dir string) *exec.Cmd {
-				return exec.CommandContext(ctx, "git", append([]string{"-C", dir, "am", "--quiet"}, s.Paths()...)...)
-			})
-		})
-		check("apply.sh (--3way)", func() error {
-			return apply(ctx, src, v, func(dir string) *exec.Cmd {
-				return exec.CommandContext(ctx, filepath.Join(root, "apply.sh"), dir)
-			})
-		})
-		if !check("upstream's build, silent", func() error {
-			for _, apply := range []*series.Series{s, nil} {
-				if _, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: v, Kernel: k, Series: apply}); err != nil {
-					return err
-				}
-			}
-			return nil
-		}) {
-			continue
-		}
-		for _, pkg := range []string{"./hotpath", "./boot"} {
-			goTest(ctx, root, pkg, v, r)
-		}
+		versions = append(versions, s.Version)
+		fmt.Printf("== ScoutFS %s, after %v\n", s.Version, time.Since(start).Round(time.Second))
+		c.version(ctx, s)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	// Hours may be in the table: it is printed however they ended.
-	good = r.print(os.Stdout, versions, k.Version, time.Since(start))
+	// The table may hold hours of work: print it even if the run was interrupted.
+	good = c.print(os.Stdout, versions, c.kernel.Version, time.Since(start))
 	if ctx.Err() != nil {
 		return false, fmt.Errorf("run the checks: %w", context.Cause(ctx))
 	}
 	return good, nil
 }
 
-// apply runs what applies a series to a fresh clone of a version.
-func apply(ctx context.Context, src, version string, applies func(dir string) *exec.Cmd) error {
+// checker runs the checks and collects their outcomes.
+type checker struct {
+	src    string // ScoutFS's repository
+	root   string // this repository
+	kernel *vm.KernelTree
+	results
+}
+
+// version runs all checks on one version. Without a build there is nothing to test.
+func (c *checker) version(ctx context.Context, s *series.Series) {
+	c.check("git am", s.Version, c.apply(ctx, s.Version, append([]string{"git", "am", "--quiet"}, s.Paths()...)...))
+	c.check("apply.sh (--3way)", s.Version, c.apply(ctx, s.Version, filepath.Join(c.root, "apply.sh"), "."))
+	if !c.check("upstream's build, silent", s.Version, c.build(ctx, s)) {
+		return
+	}
+	for _, pkg := range []string{"./hotpath", "./boot"} {
+		c.goTest(ctx, c.root, pkg, s.Version)
+	}
+}
+
+// check puts a check's outcome into the table and says whether it passed.
+func (c *checker) check(name, version string, err error) bool {
+	if err != nil {
+		fmt.Printf("%s: %s: %v\n", version, name, err)
+		c.set(name, version, "FAIL")
+		return false
+	}
+	c.set(name, version, "ok")
+	return true
+}
+
+// apply runs a command that applies a series in a fresh clone of a version.
+func (c *checker) apply(ctx context.Context, version string, argv ...string) error {
 	dir, err := os.MkdirTemp("", "scoutfs-apply-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, cmd := range []*exec.Cmd{
-		exec.CommandContext(ctx, "git", "clone", "--quiet", "--shared", "--no-checkout", src, dir),
-		exec.CommandContext(ctx, "git", "-C", dir, "checkout", "--quiet", "--detach", "refs/tags/"+version),
-		applies(dir),
+	for _, argv := range [][]string{
+		{"git", "clone", "--quiet", "--shared", "--no-checkout", c.src, "."},
+		{"git", "checkout", "--quiet", "--detach", "refs/tags/" + version},
+		argv,
 	} {
-		// git am makes commits: they need a name
-		cmd.Env = append(os.Environ(), "GIT_COMMITTER_NAME=scoutfs-notify", "GIT_COMMITTER_EMAIL=scoutfs-notify@localhost")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+		// git am commits, and needs a name for that.
+		env := []string{"GIT_COMMITTER_NAME=scoutfs-notify", "GIT_COMMITTER_EMAIL=scoutfs-notify@localhost"}
+		if _, err := (run.Command{Dir: dir, Env: env, Argv: argv}).Output(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// event is a line of "go test -json".
-type event struct{ Action, Test, Output string }
-
-// goTest runs the tests of one version in a package of the tests module and puts
-// their outcomes into the table. What keeps them from running is a failed check
-// as well.
-func goTest(ctx context.Context, root, pkg, version string, r *results) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m", "-run", "^TestScoutFS$/^"+version+"$", pkg)
-	cmd.Dir = filepath.Join(root, "tests")
-	cmd.Env = append(os.Environ(), "VERSIONS="+version)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
+// build builds a version with its series and without.
+func (c *checker) build(ctx context.Context, s *series.Series) error {
+	for _, apply := range []*series.Series{s, nil} {
+		if _, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: s.Version, Kernel: c.kernel, Series: apply}); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		r.record(pkg, version, strings.NewReader(""), func() error { return err })
-		return
-	}
-	r.record(pkg, version, out, cmd.Wait)
+	return nil
 }
 
-// record takes what "go test -json" wrote, and how it ended. A test in the machine
-// is a check of its own. All else that fails is the check of the package's name.
-func (r *results) record(pkg, version string, out io.Reader, wait func() error) {
-	check := strings.TrimPrefix(pkg, "./")
-	name := "TestScoutFS/" + version
-	outcomes := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "skipped"}
+// goTest runs one version's tests in a package of the tests module of the
+// repository at root, and puts their outcomes into the table.
+func (r *results) goTest(ctx context.Context, root, pkg, version string) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m",
+		"-run", "^TestScoutFS$/^"+version+"$", pkg)
+	cmd.Dir = filepath.Join(root, "tests")
+	cmd.Env = append(os.Environ(), "VERSIONS="+version)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	err := cmd.Run()
+	r.record(pkg, version, &out, err)
+}
+
+var outcomes = map[testjson.Action]string{
+	testjson.ActionPass: "ok", testjson.ActionFail: "FAIL", testjson.ActionSkip: "skipped",
+}
+
+// record puts into the table what "go test -json" wrote. Each test in the machine is
+// a check of its own. Any other failure, err among them, fails the check named after
+// the package.
+func (r *results) record(pkg, version string, out io.Reader, err error) {
 	var log strings.Builder
-	ran, failed, told := 0, false, false
-	in := bufio.NewReader(out)
-	for {
-		line, rerr := in.ReadBytes('\n')
-		var e event
-		if json.Unmarshal(line, &e) == nil {
-			log.WriteString(e.Output)
-			outcome, ended := outcomes[e.Action]
-			failed = failed || e.Action == "fail"
-			guest, inMachine := strings.CutPrefix(e.Test, name+"/")
-			row := ""
-			switch {
-			case !ended:
-			case inMachine && !strings.Contains(guest, "/"):
-				row = guest
-			case e.Test == name && (pkg != "./boot" || e.Action == "fail"):
-				row = check
-			}
-			if row != "" {
-				r.set(row, version, outcome)
-				ran++
-				told = told || e.Action == "fail"
-			}
+	ran, failed, told := false, false, false
+	readErr := vm.ReadEvents(out, func(e testjson.TestEvent) {
+		log.WriteString(e.Output)
+		if !e.Action.IsTerminal() {
+			return
 		}
-		if rerr != nil {
-			break
+		fail := e.Action == testjson.ActionFail
+		failed = failed || fail
+		if check := checkOf(pkg, version, e); check != "" {
+			r.set(check, version, outcomes[e.Action])
+			ran, told = true, told || fail
 		}
-	}
-	err := wait()
+	})
+	err = errors.Join(err, readErr)
 	if failed || err != nil {
 		fmt.Print(log.String())
 	}
-	if ran == 0 {
-		err = errors.Join(errors.New("none ran"), err)
+	if !ran {
+		err = errors.Join(errors.New("no test ran"), err)
 	}
 	if (failed || err != nil) && !told {
+		check := strings.TrimPrefix(pkg, "./")
 		fmt.Printf("%s: %s: run the tests: %v\n", version, check, err)
 		r.set(check, version, "FAIL")
 	}
 }
 
-// print prints the table and says whether it is all good.
+// checkOf returns the check that a test's end decides, or "".
+func checkOf(pkg, version string, e testjson.TestEvent) string {
+	name := "TestScoutFS/" + version
+	if guest, ok := strings.CutPrefix(e.Test, name+"/"); ok && !strings.Contains(guest, "/") {
+		return guest
+	}
+	// Boot's own test passes when those in the machine do: they are the checks.
+	if e.Test == name && (pkg != "./boot" || e.Action == testjson.ActionFail) {
+		return strings.TrimPrefix(pkg, "./")
+	}
+	return ""
+}
+
+// print prints the table and says whether everything passed.
 func (r *results) print(out io.Writer, versions []string, kernel string, took time.Duration) bool {
 	fmt.Fprintf(out, "\nScoutFS with its series on Linux %s:\n\n", kernel)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -36,12 +35,15 @@ func TestRecord(t *testing.T) {
 			map[string]string{"TestOpen": "ok", "boot": "FAIL"}},
 		{"no test to blame", "./hotpath", line("pass", "TestScoutFS/v1.30") + line("fail", ""), errors.New("exit status 1"),
 			map[string]string{"hotpath": "FAIL"}},
-		{"a long line", "./hotpath", `{"Action":"output","Output":"` + strings.Repeat("x", 2<<20) + "\"}\nnot JSON\n" + line("pass", "TestScoutFS/v1.30"), nil,
+		{"a long line, cut by go test", "./hotpath", strings.Repeat(`{"Action":"output","Output":"`+strings.Repeat("x", 4<<10)+"\"}\n", 512) +
+			"not JSON\n" + line("pass", "TestScoutFS/v1.30"), nil,
 			map[string]string{"hotpath": "ok"}},
+		{"a line too long to read", "./hotpath", line("pass", "TestScoutFS/v1.30") + strings.Repeat("x", 2<<20) + "\n", nil,
+			map[string]string{"hotpath": "FAIL"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &results{cells: make(map[string]map[string]string)}
-			r.record(tt.pkg, "v1.30", strings.NewReader(tt.out), func() error { return tt.err })
+			r.record(tt.pkg, "v1.30", strings.NewReader(tt.out), tt.err)
 			got := map[string]string{}
 			for check, row := range r.cells {
 				got[check] = row["v1.30"]
@@ -59,15 +61,15 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// A version whose tests cannot even start does not take the table from the others.
+// A version whose tests cannot even start does not cost the others their table.
 func TestTableWithAFailure(t *testing.T) {
 	r := &results{cells: make(map[string]map[string]string)}
-	goTest(context.Background(), t.TempDir(), "./hotpath", "v1.29", r)
+	r.goTest(t.Context(), t.TempDir(), "./hotpath", "v1.29")
 	r.set("hotpath", "v1.30", "ok")
 	r.set("TestOpen", "v1.30", "ok")
 	var out strings.Builder
 	if r.print(&out, []string{"v1.29", "v1.30"}, "5.10", time.Second) {
-		t.Error("it is all good")
+		t.Error("the table is good although tests failed")
 	}
 	for _, want := range []string{
 		"          v1.29    v1.30\n",

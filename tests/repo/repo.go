@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package repo finds this repository and keeps what is dear to make (kernels,
-// builds, root file systems) in its cache.
+// Package repo finds this repository, and caches what is expensive to make: kernels,
+// builds, root file systems.
 package repo
 
 import (
@@ -16,8 +16,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
-// Root returns the absolute path of the repository that holds the current
-// working directory: the nearest parent with a tests/go.mod.
+// Root returns the absolute path of the repository around the current directory: the
+// nearest parent with a tests/go.mod.
 func Root() (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -33,9 +33,9 @@ func Root() (string, error) {
 	}
 }
 
-// CacheDir returns the absolute path of a folder below the cache, which it
-// creates. The cache is $SCOUTFS_NOTIFY_CACHE, or .cache in the repository.
-// Everything in it can be deleted at any time and is made again.
+// CacheDir creates a folder below the cache and returns its absolute path. The cache
+// is $SCOUTFS_NOTIFY_CACHE, or .cache in the repository. Whatever is deleted from it
+// is made again when needed.
 func CacheDir(elem ...string) (string, error) {
 	dir := os.Getenv("SCOUTFS_NOTIFY_CACHE")
 	if dir == "" {
@@ -55,10 +55,10 @@ func CacheDir(elem ...string) (string, error) {
 	return dir, nil
 }
 
-// Cached returns the folder name in a folder of the cache, and calls fill to make
-// it if it is not there. fill works in a temporary folder that is renamed once it
-// is complete, so that a folder that exists is whole, however its maker ended.
-// Callers for the same name, in other processes too, wait for each other.
+// Cached returns the path of name in a folder of the cache, and calls fill to make
+// it if it does not exist. fill gets a temporary folder that is renamed once it is
+// complete, so that an existing folder is always whole, even after a crash. Callers
+// with the same name wait for each other, also in different processes.
 func Cached(folder, name string, fill func(tmp string) error) (string, error) {
 	parent, err := CacheDir(folder)
 	if err != nil {
@@ -77,7 +77,7 @@ func Cached(folder, name string, fill func(tmp string) error) (string, error) {
 		return dir, nil // made while this process waited for the lock
 	}
 
-	// A killed process may have left it; the lock says that nobody works on it.
+	// A killed process may have left one; under the lock nobody else uses it.
 	tmp := dir + ".tmp"
 	if err := os.RemoveAll(tmp); err != nil {
 		return "", fmt.Errorf("remove leftover: %w", err)
@@ -94,8 +94,8 @@ func Cached(folder, name string, fill func(tmp string) error) (string, error) {
 	return dir, nil
 }
 
-// lockFile takes the lock of a file, waiting for other goroutines and processes
-// that hold it, and returns what releases it.
+// lockFile locks a file, waiting for other goroutines and processes that hold the
+// lock, and returns the function that releases it.
 func lockFile(file string) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
@@ -114,15 +114,14 @@ func lockFile(file string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// Patches returns the absolute path of the folder of all series.
+// Patches returns the absolute path of the folder with all series.
 func Patches() (string, error) {
 	root, err := Root()
 	return filepath.Join(root, "patches"), err
 }
 
-// Series returns the series that this run is about: those for the releases that
-// VERSIONS in the environment names, separated by blanks, or else all of them,
-// oldest first.
+// Series returns the series to test, oldest first: those for the releases in the
+// environment's VERSIONS, separated by blanks, or all if it is empty.
 func Series() ([]*series.Series, error) {
 	dir, err := Patches()
 	if err != nil {

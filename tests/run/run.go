@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-// Environ is this process's environment as children should have it: with messages
-// in English, times in UTC, and without what a make or git around it has set for its
-// own children. VERSION of "make test VERSION=..." would become the version of a
-// kernel, GIT_DIR of a hook another repository. How a user passes git settings and a
-// name stays.
+// Environ is this process's environment for children: with messages in English,
+// times in UTC, and without what an outer make or git sets for its own children.
+// VERSION from "make test VERSION=..." would become a kernel's version, and a hook's
+// GIT_DIR would point at another repository. Git settings and names that the user
+// passes in the environment stay.
 func Environ() []string {
 	return append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return outer.MatchString(v) && !kept.MatchString(v)
@@ -35,17 +35,16 @@ var (
 	kept  = regexp.MustCompile(`^GIT_(CONFIG|AUTHOR|COMMITTER)`)
 )
 
-// GitAlone, added to the environment, makes git do the same on every machine: no
-// configuration of the user's or the system's, and a committer of its own.
+// GitAlone, added to the environment, makes git behave the same on every machine:
+// without the user's and the system's configuration, and with its own committer.
 var GitAlone = []string{
 	"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_COUNT=0", "GIT_CONFIG_PARAMETERS=",
 	"GIT_COMMITTER_NAME=scoutfs-notify", "GIT_COMMITTER_EMAIL=scoutfs-notify@localhost",
 	"GIT_AUTHOR_NAME=scoutfs-notify", "GIT_AUTHOR_EMAIL=scoutfs-notify@localhost",
 }
 
-// Tool finds a program in PATH, or in the folders for the system's, which the PATH
-// of an ordinary user on Debian lacks. pkg is the Debian package to name if it is
-// in none of them.
+// Tool finds a program in PATH or in the sbin folders, which are not in an ordinary
+// user's PATH on Debian. If there is none, the error names the Debian package pkg.
 func Tool(name, pkg string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
@@ -59,16 +58,17 @@ func Tool(name, pkg string) (string, error) {
 	return "", fmt.Errorf("find the program %s: %w; install the Debian package %s", name, err, pkg)
 }
 
-// A Command is a program to run to its end. Its error carries all that the program
-// printed, or is the context's cause if that ended it.
+// A Command is a program to run to its end. Its error holds all that the program
+// printed, and wraps the context's cause if the context ended it.
 type Command struct {
-	Dir   string    // to run in; "" for this process's
+	Dir   string    // to run in; "" for the current one
 	Env   []string  // added to Environ
 	Stdin io.Reader // nil for none
 	Argv  []string
 }
 
-// Output runs the command and returns what it wrote to standard output.
+// Output runs the command and returns what it wrote to standard output, even with an
+// error.
 func (c Command) Output(ctx context.Context) (string, error) {
 	var stdout bytes.Buffer
 	var both buffer
@@ -77,7 +77,7 @@ func (c Command) Output(ctx context.Context) (string, error) {
 }
 
 // Combined runs the command and returns what it wrote to standard output and
-// standard error, in the order written; also with an error.
+// standard error, in the order written, even with an error.
 func (c Command) Combined(ctx context.Context) (string, error) {
 	// One writer for both: the program gets one pipe.
 	var both buffer
@@ -90,7 +90,7 @@ func (c Command) run(ctx context.Context, stdout, stderr io.Writer, both *buffer
 	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
 	cmd.Env = append(Environ(), c.Env...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// A grandchild that holds the pipe must not outlive the context's kill.
+	// After a kill, do not wait for a grandchild that still holds the pipe.
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	if err == nil {
@@ -102,14 +102,14 @@ func (c Command) run(ctx context.Context, stdout, stderr io.Writer, both *buffer
 	return fmt.Errorf("run %s: %w\n%s", strings.Join(c.Argv, " "), err, strings.TrimSpace(both.String()))
 }
 
-// Output runs a program in this process's folder and returns what it wrote to
-// standard output. See [Command] for the error.
+// Output runs a program in the current folder and returns what it wrote to standard
+// output. See [Command] for the error.
 func Output(ctx context.Context, argv ...string) (string, error) {
 	return Command{Argv: argv}.Output(ctx)
 }
 
-// ExitStatus returns the status that a program exited with, by the error of a
-// Command, 0 if the error is not a program's.
+// ExitStatus returns the exit status in the error of a Command, or 0 if the error is
+// something else.
 func ExitStatus(err error) int {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -118,7 +118,7 @@ func ExitStatus(err error) int {
 	return 0
 }
 
-// buffer collects two streams, each of which is copied by a goroutine of its own.
+// buffer collects two streams, each copied by its own goroutine.
 type buffer struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Command upstream runs ScoutFS's own test suite in a machine, on the unpatched
-// and on the patched module, with several mounts of one file system as the suite
-// is meant to, and prints both results side by side. A test that passes without
-// the patches and not with them makes it fail.
+// Command upstream runs ScoutFS's own test suite in two machines, one with the
+// unpatched and one with the patched module, on several mounts of one file system
+// as the suite expects, and prints both results side by side. It fails if a test
+// passes without the patches but not with them.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -43,11 +44,13 @@ var (
 var leftOut = map[string]string{
 	"xfstests":                    "needs the xfstests repository and a build of it",
 	"basic-nfs":                   "needs systemd and an NFS server",
-	"format-version-forward-back": "checks out and builds old releases, which no longer build on these kernels",
+	"format-version-forward-back": "checks out and builds old releases, which do not build on these kernels",
 }
 
 // suite says what to run and how.
 type suite struct {
+	version string
+	tree    string // run only this built tree, if not ""
 	kernel  *vm.KernelTree
 	root    string // disk image
 	mounts  int
@@ -62,60 +65,76 @@ type suite struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := upstream(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "upstream:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
-	s := suite{}
+func upstream(ctx context.Context, args []string) error {
+	s, err := newSuite(ctx, args)
+	if err != nil {
+		return err
+	}
+	if s.tree != "" {
+		return s.runOne(ctx)
+	}
+	return s.runBoth(ctx)
+}
+
+// newSuite reads the command line and gets what every machine needs.
+func newSuite(ctx context.Context, args []string) (*suite, error) {
+	s := &suite{}
 	flags := flag.NewFlagSet("upstream", flag.ContinueOnError)
-	version := flags.String("version", "v1.30", "the ScoutFS `release` to test")
-	tree := flags.String("tree", "", "only run the suite of this built `tree`")
+	flags.StringVar(&s.version, "version", "v1.30", "the ScoutFS `release` to test")
+	flags.StringVar(&s.tree, "tree", "", "only run the suite of this built `tree`")
 	only := flags.String("only", "", "only the tests that match this `expression`")
 	flags.BoolVar(&s.full, "full", false, "run all tests with upstream's own sizes, see sizes.go")
 	kernel := flags.String("kernel", "debian11", "the `kernel`: a name or a folder with a slash in it")
 	flags.IntVar(&s.mounts, "mounts", 5, "`number` of mounts")
 	flags.IntVar(&s.quorum, "quorum", 3, "`number` of mounts that are quorum members")
-	// Emulated processors of two machines on two real ones mostly wait for one
-	// another: with two each, mmap takes twice its time and more.
+	// The emulated processors of two machines on two real ones mostly wait for each
+	// other: with two each, the test mmap takes more than twice as long.
 	flags.IntVar(&s.cpus, "cpus", 1, "`number` of processors of each machine")
 	flags.DurationVar(&s.timeout, "timeout", 4*time.Hour, "the time `limit` of each machine")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return nil, err
 	}
 	var err error
 	if s.only, err = regexp.Compile(*only); err != nil {
-		return err
+		return nil, err
 	}
 	if s.logs, err = repo.CacheDir("logs"); err != nil {
-		return err
+		return nil, err
 	}
 	if s.kernel, err = vm.Kernel(ctx, *kernel); err != nil {
-		return err
+		return nil, err
 	}
-	if s.root, err = rootImage(ctx); err != nil {
-		return err
-	}
-	if *tree != "" {
-		r, err := s.run(ctx, "tree", *tree)
-		if err != nil {
-			return err
-		}
-		s.differences(os.Stdout, r)
-		fmt.Printf("\n%s\n", r.count())
-		if names := r.names("failed", noEnd, notRun); len(names) > 0 {
-			return fmt.Errorf("did not pass: %s; logs in %s", strings.Join(names, ", "), s.logs)
-		}
-		return nil
-	}
+	s.root, err = rootImage(ctx)
+	return s, err
+}
 
-	series, err := repo.Release(*version)
+// runOne runs the suite of a tree that is built already.
+func (s *suite) runOne(ctx context.Context) error {
+	r, err := s.run(ctx, "tree", s.tree)
 	if err != nil {
 		return err
 	}
-	build := vm.ScoutFSBuild{Version: *version, Kernel: s.kernel}
+	s.differences(os.Stdout, r)
+	fmt.Printf("\n%s\n", r.count())
+	if names := r.names("failed", noEnd, notRun); len(names) > 0 {
+		return fmt.Errorf("did not pass: %s; logs in %s", strings.Join(names, ", "), s.logs)
+	}
+	return nil
+}
+
+// runBoth runs the suites of the unpatched and the patched release and compares them.
+func (s *suite) runBoth(ctx context.Context) error {
+	series, err := repo.Release(s.version)
+	if err != nil {
+		return err
+	}
+	build := vm.ScoutFSBuild{Version: s.version, Kernel: s.kernel}
 	unpatchedTree, err := vm.ScoutFS(ctx, build)
 	if err != nil {
 		return err
@@ -125,15 +144,15 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	// At the same time: what the host's other work slows down is slowed in both.
+	// At the same time, so that other work on the host slows both down.
 	var unpatched, patched results
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		unpatched, err = s.run(ctx, *version+"-unpatched", unpatchedTree.Dir)
+		unpatched, err = s.run(ctx, s.version+"-unpatched", unpatchedTree.Dir)
 		return err
 	})
 	both.Go(func() (err error) {
-		patched, err = s.run(ctx, *version+"-patched", patchedTree.Dir)
+		patched, err = s.run(ctx, s.version+"-patched", patchedTree.Dir)
 		return err
 	})
 	if err := both.Wait(); err != nil {
@@ -141,7 +160,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	fmt.Printf("\nScoutFS %s, Linux %s, %d mounts of one file system, %d of them quorum members\n\n",
-		*version, s.kernel.Version, s.mounts, s.quorum)
+		s.version, s.kernel.Version, s.mounts, s.quorum)
 	worse := compare(os.Stdout, unpatched, patched)
 	s.differences(os.Stdout, unpatched)
 	fmt.Printf("\nunpatched: %s\npatched:   %s\n", unpatched.count(), patched.count())
@@ -149,24 +168,24 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("worse with the patches: %s; logs in %s", strings.Join(worse, ", "), s.logs)
 	}
 	if names := unpatched.names(noEnd, notRun); len(names) > 0 {
-		return fmt.Errorf("the unpatched run is no measure of %s: it did not get there; logs in %s", strings.Join(names, ", "), s.logs)
+		return fmt.Errorf("cannot compare %s: the unpatched run did not get there; logs in %s", strings.Join(names, ", "), s.logs)
 	}
 	fmt.Println("no test is worse with the patches")
 	return nil
 }
 
-// differences writes how a run differed from upstream's own: what was left out and
-// which of its tests were made smaller.
+// differences writes how a run differed from upstream's own: which tests were left
+// out, and which of those that ran were made smaller.
 func (s *suite) differences(w io.Writer, r results) {
 	fmt.Fprintln(w, "\nleft out:")
-	for _, name := range sortedKeys(leftOut) {
+	for _, name := range slices.Sorted(maps.Keys(leftOut)) {
 		fmt.Fprintf(w, "  %s: %s\n", name, leftOut[name])
 	}
 	if s.full {
 		return
 	}
 	heading := "\nwith smaller sizes than upstream's, see tests/upstream/sizes.go:\n"
-	for _, name := range sortedKeys(smaller) {
+	for _, name := range slices.Sorted(maps.Keys(smaller)) {
 		if _, ok := r.find(name); ok {
 			fmt.Fprintf(w, "%s  %s\n", heading, name)
 			heading = ""
@@ -174,21 +193,12 @@ func (s *suite) differences(w io.Writer, r results) {
 	}
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// run boots a machine that runs the suite of a built tree, and returns the
-// results. That tests fail, or that the machine does not get to its end, is no
-// error: it is in the results.
+// run boots a machine that runs the suite of a built tree, and returns the results.
+// Tests that fail, and a machine that does not get to its end, are no error but part
+// of the results.
 func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
-	if out, err := exec.CommandContext(ctx, "nice", "make", "-s", "-C", filepath.Join(tree, "tests")).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the suite's programs: %w\n%s", err, out)
+	if _, err := run.Output(ctx, "nice", "make", "-s", "-C", filepath.Join(tree, "tests")); err != nil {
+		return nil, fmt.Errorf("build the suite's programs: %w", err)
 	}
 	text, err := os.ReadFile(filepath.Join(tree, "tests/sequence"))
 	if err != nil {
@@ -198,26 +208,9 @@ func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
 	if len(order) == 0 {
 		return nil, errors.New("no test of the suite matches")
 	}
-	files, err := suiteFiles(tree)
+	files, err := s.files(tree, order)
 	if err != nil {
 		return nil, err
-	}
-	if !s.full {
-		if err := shrink(files, tree, order); err != nil {
-			return nil, err
-		}
-	}
-	files["/run.sh"] = vm.File{Data: runScript, Mode: 0o755}
-	programs, err := standins.ReadDir(".")
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range programs {
-		data, err := standins.ReadFile(p.Name())
-		if err != nil {
-			return nil, err
-		}
-		files["/standin/"+strings.TrimPrefix(p.Name(), "standin-")] = vm.File{Data: data, Mode: 0o755}
 	}
 
 	fmt.Fprintf(os.Stderr, "upstream: %s: running %d tests\n", name, len(order))
@@ -254,6 +247,33 @@ func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
 	return out.all.complete(order, out.ended), nil
 }
 
+// files returns the machine's files: the suite, what runs it, and the programs that
+// take the place of the root's own.
+func (s *suite) files(tree string, order []string) (map[string]vm.File, error) {
+	files, err := suiteFiles(tree)
+	if err != nil {
+		return nil, err
+	}
+	if !s.full {
+		if err := shrink(files, tree, order); err != nil {
+			return nil, err
+		}
+	}
+	files["/run.sh"] = vm.File{Data: runScript, Mode: 0o755}
+	programs, err := standins.ReadDir(".")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range programs {
+		data, err := standins.ReadFile(p.Name())
+		if err != nil {
+			return nil, err
+		}
+		files["/standin/"+strings.TrimPrefix(p.Name(), "standin-")] = vm.File{Data: data, Mode: 0o755}
+	}
+	return files, nil
+}
+
 // suiteFiles returns what the suite needs of a built tree, by path in the guest.
 func suiteFiles(tree string) (map[string]vm.File, error) {
 	files := map[string]vm.File{}
@@ -288,7 +308,7 @@ func suiteFiles(tree string) (map[string]vm.File, error) {
 	return files, err
 }
 
-// watcher reads what the suite prints as it comes.
+// watcher reads the suite's output as it comes.
 type watcher struct {
 	name  string
 	start time.Time

@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// Verdicts of tests that the suite itself does not tell of.
+// Verdicts on tests that the suite itself does not report.
 const (
 	noEnd  = "no end"
 	notRun = "not run"
 )
 
-// A result is how one test of the suite ended.
+// A result says how one test of the suite ended.
 type result struct {
 	name    string
 	verdict string // "passed", "failed", "skipped", or one of the above
 	detail  string // seconds, or the reason
 }
 
-// Run-tests.sh starts a line when a test starts and ends it when the test does.
+// run-tests.sh starts a line when a test starts, and completes it when the test ends.
 var resultLine = regexp.MustCompile(
 	`^  (\S+) .*?(?:  passed: (?:last: \S+)?\s*(\d+s)|  \[ (failed|skipped(?: \(permitted\))?): (.*) \])$`)
 
@@ -51,8 +51,8 @@ func (r results) find(name string) (result, bool) {
 	return r[i], true
 }
 
-// complete adds what should have run and did not: the first such test is the one
-// that did not end, if the machine ended before the suite did.
+// complete adds the tests that should have run and did not. If the machine ended
+// before the suite did, the first of them is the one that hung.
 func (r results) complete(sequence []string, ended bool) results {
 	out := slices.Clone(r)
 	hung := !ended
@@ -95,8 +95,8 @@ func sequence(text string, leftOut map[string]string, only *regexp.Regexp) []str
 }
 
 // compare writes both runs side by side and returns the tests that the patches
-// made worse: whatever passes without them must pass with them. A test that only
-// the patched tree has must pass too.
+// made worse: those that pass without the patches but not with them. A test that
+// only the patched tree has must pass, too.
 func compare(w io.Writer, unpatched, patched results) (worse []string) {
 	fmt.Fprintf(w, "%-32s %-16s %-16s\n", "test", "unpatched", "patched")
 	cell := func(r result, ok bool) string {
@@ -129,7 +129,7 @@ func compare(w io.Writer, unpatched, patched results) (worse []string) {
 	return worse
 }
 
-// count says in a few words how a run went.
+// count says how many tests ended with each verdict.
 func (r results) count() string {
 	var parts []string
 	for _, verdict := range []string{"passed", "failed", "skipped", noEnd, notRun} {
@@ -140,7 +140,7 @@ func (r results) count() string {
 	return strings.Join(parts, ", ")
 }
 
-// includes returns run-tests.sh's options that choose tests.
+// includes returns the options that make run-tests.sh run only these tests.
 func includes(names []string) string {
 	var words []string
 	for _, n := range names {

@@ -99,7 +99,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// The suite prints to a port that cuts its lines anywhere.
+// TestWatcher cuts the suite's output anywhere, as the serial port does.
 func TestWatcher(t *testing.T) {
 	text := "  one                              passed: 1s\nnoise\n  two   [ failed: x ]\n[== all tests run: 1 passed, 0 skipped ==]\n"
 	for n := 1; n < 20; n++ {
@@ -115,7 +115,7 @@ func TestWatcher(t *testing.T) {
 	}
 }
 
-// What run-tests.sh makes of the options, with its own two greps.
+// TestIncludes parses the options as run-tests.sh does: by word, then with grep.
 func TestIncludes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sequence")
 	if err := os.WriteFile(file, []byte("quota.sh\nquota-invalidate-race.sh\nmmap.sh\n"), 0o644); err != nil {
@@ -156,7 +156,7 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// Make expands what it is given: $| is a variable of its own.
+// TestMakeOnly checks that make passes on ONLY as it is: $| is a variable of make's.
 func TestMakeOnly(t *testing.T) {
 	const only = "^mmap$|^quota$"
 	for name, cmd := range map[string]*exec.Cmd{

@@ -7,27 +7,27 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// rootSuite is the Debian release of the machine's root. The programs that the
-// host builds run in it, so it has to be the host's.
+// rootSuite is the Debian release of the machine's root. It has to be the host's:
+// programs built on the host run in it.
 const rootSuite = "bookworm"
 
-// rootPackages are what upstream's suite calls, and the libraries of ScoutFS's
-// command.
+// rootPackages hold the programs that upstream's suite calls, and the libraries of
+// ScoutFS's command.
 var rootPackages = []string{
 	"acl", "attr", "bc", "bsdextrautils", "dmsetup", "e2fsprogs", "fdisk", "file", "gawk", "git", "kmod",
 	"libblkid1", "libssl3", "libuuid1", "perl-base", "procps", "psmisc", "strace", "sudo", "uuid-runtime", "xfsprogs",
 }
 
 // rootImage returns the path of a disk image with a Debian root, which it makes
-// at first.
+// unless the cache has it.
 func rootImage(ctx context.Context) (string, error) {
 	key := sha256.Sum256([]byte(rootSuite + strings.Join(rootPackages, " ")))
 	dir, err := repo.Cached("upstream", fmt.Sprintf("root-%x", key[:6]), func(tmp string) error {
@@ -36,9 +36,12 @@ func rootImage(ctx context.Context) (string, error) {
 		if err := vm.MakeDebian(ctx, tree, rootSuite, rootPackages, false); err != nil {
 			return err
 		}
-		out, err := exec.CommandContext(ctx, "mke2fs", "-q", "-t", "ext4", "-d", tree, filepath.Join(tmp, "image"), "4G").CombinedOutput()
+		mke2fs, err := run.Tool("mke2fs", "e2fsprogs")
 		if err != nil {
-			return fmt.Errorf("run mke2fs (Debian package e2fsprogs): %w\n%s", err, out)
+			return err
+		}
+		if _, err := run.Output(ctx, mke2fs, "-q", "-t", "ext4", "-d", tree, filepath.Join(tmp, "image"), "4G"); err != nil {
+			return err
 		}
 		return os.RemoveAll(tree)
 	})

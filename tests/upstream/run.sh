@@ -18,8 +18,7 @@ mkdir -p /root.d/upstream /root.d/standin
 mount -o bind /upstream /root.d/upstream
 mount -o bind /standin /root.d/standin
 ln -sf /proc/self/mounts /root.d/etc/mtab
-# A test copies the configurations of the installed kernels, of which the root has
-# none.
+# A test copies the configurations of installed kernels; the root has none.
 uname -a >/root.d/boot/config-none
 
 # No udev here: device mapper makes its own nodes.
@@ -39,7 +38,7 @@ for log in fail.log skip.log; do
 done
 [ "$status" = 0 ] || { echo "== the end of run.log" && tail -n 40 /root.d/results/run.log; }
 
-# A quorum ends together: one at a time, the last would wait for the others.
+# All at once: the last member of a quorum waits for the others.
 echo "== unmounting"
 for dir in /root.d/mnt/test.*; do
 	umount "$dir" 2>/dev/null &

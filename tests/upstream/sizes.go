@@ -11,10 +11,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// smaller are the tests that make up to millions of files, start tens of
-// thousands of programs or write gigabytes, which takes an emulated machine too
-// long, and what is changed so that they take the same steps with less. -full runs
-// them as they are.
+// smaller gives the edits to tests that take too long in an emulated machine: they
+// make up to millions of files, start tens of thousands of programs or write
+// gigabytes. Edited, they take the same steps with less. -full runs them unedited.
 var smaller = map[string][]edit{
 	"large-fragmented-free": {
 		{"tests", "EXTENTS_PER_LIST_BLOCK=8192", "EXTENTS_PER_LIST_BLOCK=82"},
@@ -68,7 +67,7 @@ type edit struct {
 	old, new string
 }
 
-// shrink has the tests of order run with less.
+// shrink makes the edits to those tests that are in order.
 func shrink(files map[string]vm.File, tree string, order []string) error {
 	for _, name := range order {
 		for _, e := range smaller[name] {
@@ -86,7 +85,7 @@ func shrink(files map[string]vm.File, tree string, order []string) error {
 				file = vm.File{Data: data, Mode: file.Mode}
 			}
 			if n := strings.Count(string(file.Data), e.old); n != 1 {
-				return fmt.Errorf("make %s smaller: it has %q %d times, not once; change tests/upstream/sizes.go, or run it with -full", path, e.old, n)
+				return fmt.Errorf("make %s smaller: %q occurs %d times, not once; change tests/upstream/sizes.go, or run it with -full", path, e.old, n)
 			}
 			file.Data = []byte(strings.Replace(string(file.Data), e.old, e.new, 1))
 			files[guest] = file

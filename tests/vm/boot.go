@@ -40,47 +40,46 @@ type Config struct {
 	Argv []string
 	Env  []string // "NAME=value", for the program
 
-	// Modules are loaded in this order before the program starts, after all
-	// that they depend on: .ko files by path, the kernel's own by name. What
-	// disks and ext4 need is always loaded.
+	// Modules are loaded in this order, each after its dependencies, before the
+	// program starts: .ko files by path, the kernel's own by name. What disks and
+	// ext4 need is always loaded.
 	Modules []string
-	// LaterModules are only put into the machine, as /lib/modules/NAME.ko with
-	// underscores in NAME, for the program to load. What they depend on comes
-	// along and has to be loaded first.
+	// LaterModules are only put into the machine for the program to load, as
+	// /lib/modules/NAME.ko with underscores in NAME. So are their dependencies,
+	// which have to be loaded first.
 	LaterModules []string
 
 	Files map[string]File // by absolute path in the guest
 	Disks []int64         // sizes in bytes of sparse empty disks: /dev/vda, ...
-	// Images are raw disk images here that become the disks after those. What
-	// the machine writes to them is lost at its end.
+	// Images are paths of raw disk images on the host, which become the next disks.
+	// What the machine writes to them is lost when it ends.
 	Images []string
 
-	// Root is the path of an ext4 image with systemd. The machine boots it with
-	// systemd as PID 1 and the program as a service of multi-user.target; Disks
-	// come after it, from /dev/vdb on. What the machine writes to it is not kept.
-	// Modules are loaded before systemd starts, and Files added.
+	// Root is the path of an ext4 image with systemd, or "". The machine boots it
+	// with systemd as PID 1 and the program as a service of multi-user.target. Root
+	// is /dev/vda then, and Disks start at /dev/vdb. Modules are loaded and Files
+	// added before systemd starts. What the machine writes to Root is lost.
 	Root string
 
 	Memory int    // MiB; 0 means 1024
 	CPUs   int    // 0 means 2
 	Append string // more of the kernel's command line
 
-	// Again is what a program says whose machine is of no use, through no fault of
-	// what is tested. Run boots it once more then, and says so.
+	// Again is the line that a program prints if its machine is useless through no
+	// fault of what is tested. Run then boots the machine once more, and says so.
 	Again string
 
 	// Timeout limits the machine's life, from the start of QEMU; 0 means 3
-	// minutes. The context's deadline holds as well.
+	// minutes. An earlier deadline of the context takes precedence.
 	Timeout time.Duration
 
 	// Output gets the program's output, as it comes. It is called from one
 	// goroutine.
 	Output io.Writer
-	// Log is the file that gets the kernel's console and the program's output
+	// Log is the file for the kernel's console and the program's output, each line
 	// with the seconds since the start; "" means none.
 	Log string
-	// AllowConsole are kernel messages that would be taken for trouble but are
-	// expected.
+	// AllowConsole matches kernel messages that look like trouble but are expected.
 	AllowConsole []*regexp.Regexp
 }
 
@@ -100,15 +99,15 @@ var (
 	ErrTimeout = errors.New("the machine was killed at its time limit")
 )
 
-// baseModules give every machine its disks and a file system for them.
+// baseModules give every machine disks and a file system for them.
 var baseModules = []string{"virtio_pci", "virtio_blk", "ext4"}
 
 const guestPath = "/usr/bin:/usr/sbin:/bin:/sbin"
 
-// Boot boots a machine, runs a program in it and returns once QEMU has ended.
-// The error tells about the machine; a program that fails is a Status and no
-// error. With an error the Result is still valid, its Status -1 if the program
-// did not end. Several machines can run at once.
+// Boot boots a machine, runs a program in it and returns once QEMU has ended. The
+// error is about the machine: a program that fails only sets Status. The Result is
+// nil if QEMU did not start; otherwise it is valid even with an error, with Status
+// -1 if the program did not end. Several machines can run at once.
 func Boot(ctx context.Context, c Config) (*Result, error) {
 	if c.Kernel == nil || len(c.Argv) == 0 {
 		return nil, errors.New("boot: Config needs a Kernel and an Argv")
@@ -124,22 +123,10 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	defer os.RemoveAll(dir)
 
 	initProgram := filepath.Join(dir, "init")
-	if err := goBuild(ctx, "build", "./vm/init", initProgram); err != nil {
+	if err := goBuild(ctx, "./tests/vm/init", initProgram, "build"); err != nil {
 		return nil, err
 	}
-	spec := &proto.Spec{
-		Nonce: rand.Text(),
-		Disks: len(c.Disks) + len(c.Images),
-		Root:  c.Root != "",
-		Argv:  c.Argv,
-		Env: append([]string{
-			"PATH=" + guestPath, "HOME=/root", "TMPDIR=/tmp", proto.EnvGuest + "=" + c.Kernel.Name,
-		}, c.Env...),
-	}
-	if spec.Root {
-		spec.Disks++
-		spec.Files = slices.Sorted(maps.Keys(c.Files))
-	}
+	spec := newSpec(&c)
 	initramfs := filepath.Join(dir, "initramfs")
 	if err := makeInitramfs(ctx, initramfs, initProgram, &c, spec); err != nil {
 		return nil, fmt.Errorf("make the initramfs: %w", err)
@@ -173,6 +160,24 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	return m.run(ctx, qemu, args)
 }
 
+// newSpec returns what PID 1 is to do, still without the modules.
+func newSpec(c *Config) *proto.Spec {
+	spec := &proto.Spec{
+		Nonce: rand.Text(),
+		Disks: len(c.Disks) + len(c.Images),
+		Root:  c.Root != "",
+		Argv:  c.Argv,
+		Env: append([]string{
+			"PATH=" + guestPath, "HOME=/root", "TMPDIR=/tmp", proto.EnvGuest + "=" + c.Kernel.Name,
+		}, c.Env...),
+	}
+	if spec.Root {
+		spec.Disks++
+		spec.Files = slices.Sorted(maps.Keys(c.Files))
+	}
+	return spec
+}
+
 // qemuArgs makes the disks and returns QEMU's arguments.
 func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	memory, cpus := c.Memory, c.CPUs
@@ -182,9 +187,8 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	if cpus == 0 {
 		cpus = 2
 	}
-	// An emulated machine on a busy host is slow, not stuck: the limits on
-	// what looks stuck are for hours of nothing. nokaslr makes addresses in the
-	// log match the module's.
+	// An emulated machine on a busy host is slow, not stuck, so the limit for RCU
+	// stalls is high. nokaslr makes addresses in the log match the module's.
 	cmdline := strings.Join([]string{
 		"console=ttyS0", "panic=-1", "oops=panic", "nokaslr", "random.trust_cpu=on",
 		"rcupdate.rcu_cpu_stall_timeout=60", c.Append,
@@ -194,13 +198,12 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-kernel", c.Kernel.Image, "-initrd", initramfs, "-append", cmdline,
-		// The first descriptor that a child of exec.Cmd gets beside the
-		// standard ones is 3.
+		// exec.Cmd numbers its ExtraFiles from descriptor 3.
 		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
 		"-chardev", "socket,id=program,fd=4", "-serial", "chardev:program",
 	}
 	if n := len(c.Disks) + len(c.Images); n > 25 {
-		return nil, fmt.Errorf("make %d disks: at most 25", n)
+		return nil, fmt.Errorf("make %d disks: at most 25 are possible", n)
 	}
 	const drive = "if=virtio,format=raw,cache=unsafe,discard=unmap,file="
 	if c.Root != "" {
@@ -223,7 +226,7 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	return args, nil
 }
 
-// machine is a running QEMU. The readers of its two ports share it.
+// machine is a running QEMU, shared by the readers of its two ports.
 type machine struct {
 	nonce string
 	start time.Time
@@ -232,14 +235,14 @@ type machine struct {
 	log     io.Writer
 	logFail error
 
-	// Each belongs to one reader until both have ended.
+	// Each of these belongs to one reader until both have ended.
 	output  io.Writer
 	trouble trouble
 	ended   bool
 	status  int
 }
 
-// run starts QEMU and returns after its end, when both ports are drained.
+// run starts QEMU, and returns once it has ended and both ports are drained.
 func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result, error) {
 	console, consoleEnd, err := socketPair()
 	if err != nil {
@@ -257,24 +260,12 @@ func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result,
 	cmd := exec.Command(qemu, args...)
 	cmd.Stdout, cmd.Stderr = &msg, &msg
 	cmd.ExtraFiles = []*os.File{consoleEnd, programEnd}
-	// A machine does not outlive the test that is killed.
+	// If the test is killed, its machine must not live on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 
 	m.start = time.Now()
-	started, done := make(chan error), make(chan error, 1)
-	go func() {
-		// The death signal is tied to the thread that starts the process.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		consoleEnd.Close()
-		programEnd.Close()
-		started <- err
-		if err == nil {
-			done <- cmd.Wait()
-		}
-		runtime.UnlockOSThread()
-	}()
-	if err := <-started; err != nil {
+	done, err := start(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
 
@@ -285,34 +276,60 @@ func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result,
 
 	var errs []error
 	select {
-	case err = <-done:
+	case err := <-done:
+		if err != nil {
+			errs = append(errs, fmt.Errorf("run QEMU: %w\n%s", err, msg.String()))
+		}
 	case <-ctx.Done():
-		limit := time.Since(m.start).Round(time.Second)
-		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			errs = append(errs, fmt.Errorf("kill QEMU: %w", err))
-		}
-		<-done
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			errs = append(errs, fmt.Errorf("%w, after %v", ErrTimeout, limit))
-		} else {
-			errs = append(errs, context.Cause(ctx))
-		}
+		errs = append(errs, m.kill(ctx, cmd, done))
 	}
 	readers.Wait()
-	res := &Result{Status: m.status, Elapsed: time.Since(m.start)}
-	if err != nil {
-		errs = append(errs, fmt.Errorf("run QEMU: %w\n%s", err, msg.String()))
-	}
 	if len(m.trouble.lines) > 0 {
 		errs = append(errs, fmt.Errorf("%w:\n\t%s", ErrKernel, strings.Join(m.trouble.lines, "\n\t")))
 	}
 	if !m.ended {
 		errs = append(errs, ErrNoEnd)
 	}
-	return res, errors.Join(append(errs, m.logFail)...)
+	return &Result{Status: m.status, Elapsed: time.Since(m.start)}, errors.Join(append(errs, m.logFail)...)
 }
 
-// socketPair returns our end of a stream and the one to pass on.
+// start starts a process, closes our copies of its ExtraFiles, and returns where its
+// end is sent. The death signal is tied to the thread that starts the process, which
+// therefore waits for it.
+func start(cmd *exec.Cmd) (done chan error, err error) {
+	started, done := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		for _, f := range cmd.ExtraFiles {
+			f.Close()
+		}
+		started <- err
+		if err == nil {
+			done <- cmd.Wait()
+		}
+	}()
+	return done, <-started
+}
+
+// kill ends QEMU, and returns why it had to.
+func (m *machine) kill(ctx context.Context, cmd *exec.Cmd, done <-chan error) error {
+	limit := time.Since(m.start).Round(time.Second)
+	err := cmd.Process.Kill()
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	} else if err != nil {
+		err = fmt.Errorf("kill QEMU: %w", err)
+	}
+	<-done
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.Join(err, fmt.Errorf("%w, after %v", ErrTimeout, limit))
+	}
+	return errors.Join(err, context.Cause(ctx))
+}
+
+// socketPair returns our end of a stream, and the other one for QEMU.
 func socketPair() (here, there *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -321,7 +338,7 @@ func socketPair() (here, there *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "vm"), os.NewFile(uintptr(fds[1]), "qemu"), nil
 }
 
-// lines hands every line of a port to the log and to handle, up to its end.
+// lines passes every line of a port to the log and to handle, until it ends.
 func (m *machine) lines(r io.Reader, who string, handle func(line string)) {
 	br := bufio.NewReader(r)
 	for {
@@ -337,7 +354,7 @@ func (m *machine) lines(r io.Reader, who string, handle func(line string)) {
 			handle(line)
 		}
 		if err != nil {
-			// The end, or ECONNRESET when QEMU was killed: told elsewhere.
+			// The end, or ECONNRESET when QEMU was killed, which kill reports.
 			return
 		}
 	}
@@ -349,45 +366,31 @@ func (m *machine) programLine(line string) {
 		m.ended, m.status = true, status
 		return
 	}
-	// A caller's writer that fails does not stop the machine.
+	// The machine goes on even if the caller's writer fails.
 	_, _ = io.WriteString(m.output, line+"\n")
 }
 
-// goBuild builds a package of the tests module, static, for the guest. verb is
-// "build", or "test" for its tests.
-func goBuild(ctx context.Context, verb, pkg, out string) error {
-	root, err := repo.Root()
-	if err != nil {
-		return err
-	}
-	argv := []string{"go", verb, "-o", out}
-	if verb == "test" {
-		argv = slices.Insert(argv, 2, "-c")
-	}
-	c := run.Command{
-		Dir:  filepath.Join(root, "tests"),
-		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
-		Argv: append(argv, pkg),
-	}
-	_, err = c.Output(ctx)
-	return err
+// BuildProgram builds a main package for the guest, without cgo, and writes it
+// to out, an absolute path. pkg is its folder in the repository, such as
+// "./cmd/scoutfs-notify" or "./tests/x".
+func BuildProgram(ctx context.Context, pkg, out string) error {
+	return goBuild(ctx, pkg, out, "build")
 }
 
-// BuildProgram builds a main package for the guest, without cgo, and writes it
-// to out, an absolute path. pkg is relative to the module: its folder below the
-// repository, such as "./cmd/scoutfs-notify" or "./tests/x".
-func BuildProgram(ctx context.Context, pkg, out string) error {
-	if rest, ok := strings.CutPrefix(pkg, "./tests/"); ok {
-		return goBuild(ctx, "build", "./"+rest, out)
-	}
-	root, err := repo.Root()
+// goBuild runs a go command, static for the guest, on a package named by its folder
+// in the repository.
+func goBuild(ctx context.Context, pkg, out string, command ...string) error {
+	dir, err := repo.Root()
 	if err != nil {
 		return err
 	}
+	if rest, ok := strings.CutPrefix(pkg, "./tests/"); ok { // a module of its own
+		dir, pkg = filepath.Join(dir, "tests"), "./"+rest
+	}
 	c := run.Command{
-		Dir:  root,
+		Dir:  dir,
 		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
-		Argv: []string{"go", "build", "-o", out, pkg},
+		Argv: slices.Concat([]string{"go"}, command, []string{"-o", out, pkg}),
 	}
 	_, err = c.Output(ctx)
 	return err

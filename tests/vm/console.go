@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kernelTrouble matches console lines of a kernel that noticed something wrong.
+// kernelTrouble matches console lines by which a kernel reports something wrong.
 var kernelTrouble = regexp.MustCompile(strings.Join([]string{
 	`Kernel panic`,
 	`\bOops\b`,
@@ -33,14 +33,14 @@ var kernelTrouble = regexp.MustCompile(strings.Join([]string{
 	`Out of memory:`,
 }, "|"))
 
-// trouble returns the lines of a kernel's console that say that something is
-// wrong, without those that allow matches.
+// trouble collects the console lines that report something wrong, except for those
+// that allow matches.
 type trouble struct {
 	allow []*regexp.Regexp
 	lines []string
 }
 
-// maxTrouble limits how many lines are kept: the first ones tell the reason.
+// maxTrouble limits how many lines are kept: the first ones give the reason.
 const maxTrouble = 20
 
 func (t *trouble) check(line string) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -16,15 +17,15 @@ import (
 )
 
 // MakeDebian makes a small root file system of a Debian release in dir, which
-// must be missing or empty, with the packages and what they depend on. It comes
-// from the archives that apt is configured with, without documentation and
-// translations, and without manual pages if those are not wanted. Needs root.
+// must be missing or empty, with the packages and their dependencies, from the
+// archives that apt is configured with. Documentation and translations are left
+// out, and so are manual pages unless wanted. It needs root.
 func MakeDebian(ctx context.Context, dir, suite string, packages []string, manuals bool) error {
 	mmdebstrap, err := run.Tool("mmdebstrap", "mmdebstrap")
 	if err != nil {
 		return err
 	}
-	mirrors, err := debianMirrors(ctx)
+	archives, err := debianArchives(ctx)
 	if err != nil {
 		return err
 	}
@@ -36,11 +37,11 @@ func MakeDebian(ctx context.Context, dir, suite string, packages []string, manua
 	if !manuals {
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/man/*")
 	}
-	cmd := exec.CommandContext(ctx, mmdebstrap, append(append(args, suite, dir), mirrors...)...)
+	cmd := exec.CommandContext(ctx, mmdebstrap, append(append(args, suite, dir), slices.Sorted(maps.Keys(archives))...)...)
 	cmd.Env = run.Environ()
 	cmd.WaitDelay = 5 * time.Second
-	// It mounts /proc and /dev in the root. In a namespace of its own they are gone
-	// when it is, and what removes a root can never walk into the host's.
+	// It mounts /proc and /dev in the root. In a mount namespace of its own they
+	// vanish when it ends, so that removing a root can never reach the host's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("run mmdebstrap for Debian %s: %w\n%s", suite, err, out)
@@ -48,20 +49,25 @@ func MakeDebian(ctx context.Context, dir, suite string, packages []string, manua
 	return nil
 }
 
-// debianMirrors returns the archives of Debian that apt is configured with here:
-// no host stands in this repository.
-func debianMirrors(ctx context.Context) ([]string, error) {
-	out, err := run.Output(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)",
+// debianArchives returns the Debian archives that apt is configured with: by URI,
+// the entry of apt's sources as "file:number", counting lines or stanzas. No host is
+// named in this repository.
+func debianArchives(ctx context.Context) (map[string]string, error) {
+	out, err := run.Output(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(SOURCESENTRY)",
 		"Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main")
 	if err != nil {
 		return nil, err
 	}
-	uris := strings.Fields(out)
-	slices.Sort(uris)
-	uris = slices.Compact(uris)
-	if len(uris) == 0 {
-		return nil, errors.New("find a Debian archive: apt has no index of one with the component main: " +
+	archives := map[string]string{}
+	for line := range strings.Lines(out) {
+		uri, entry, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if archives[uri] == "" {
+			archives[uri] = entry
+		}
+	}
+	if len(archives) == 0 {
+		return nil, errors.New("find a Debian archive: apt has no index of one with the component main; " +
 			"run apt-get update, or add one to its sources")
 	}
-	return uris, nil
+	return archives, nil
 }

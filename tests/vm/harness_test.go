@@ -14,14 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"gotest.tools/gotestsum/testjson"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// These tests are about what fails: a harness that cannot is worth nothing.
+// These tests check that the harness fails when it should.
 
 // TestBootFails boots machines that go wrong.
 func TestBootFails(t *testing.T) {
-	k := kernel(t, KernelNames()[0])
+	k := TestKernel(t, KernelNames()[0])
 	warn, err := BuildModule(t.Context(), k, ModuleSource{Dir: "testdata/warn", Out: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -103,11 +105,11 @@ func TestBootFails(t *testing.T) {
 	}
 }
 
-// TestRunFails runs itself as another process, because a failure that is
-// expected cannot be taken back.
+// TestRunFails runs itself in another process, because a test cannot undo a failure
+// that it expects.
 func TestRunFails(t *testing.T) {
 	if os.Getenv("VM_TEST_RUN_FAILS") != "" {
-		Run(t, Config{Kernel: kernel(t, KernelNames()[0]), Again: "boot me again"}, BuildTest(t, "./vm/testdata/broken"))
+		Run(t, Config{Kernel: TestKernel(t, KernelNames()[0]), Again: "boot me again"}, BuildTest(t, "./vm/testdata/broken"))
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRunFails$", "-test.v")
@@ -143,7 +145,7 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// TestReportProblems covers the ends that no subtest shows.
+// TestReportProblems covers the failures that no subtest shows.
 func TestReportProblems(t *testing.T) {
 	const pass = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"pass","Test":"T"}` + "\n"
 	const fail = `{"Action":"run","Test":"T"}` + "\n" + `{"Action":"fail","Test":"T"}` + "\n"
@@ -163,7 +165,7 @@ func TestReportProblems(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newReport()
-			if err := r.read(strings.NewReader(tt.events)); err != nil {
+			if err := ReadEvents(strings.NewReader(tt.events), r.add); err != nil {
 				t.Fatal(err)
 			}
 			got := r.problems(&Result{Status: tt.status}, nil)
@@ -174,6 +176,26 @@ func TestReportProblems(t *testing.T) {
 				t.Errorf("problems %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestReadEvents reads a line longer than testjson's limit: test2json cuts it.
+func TestReadEvents(t *testing.T) {
+	long := strings.Repeat("\x01", 2<<20)
+	events, err := run.Command{
+		Argv:  []string{"go", "tool", "test2json"},
+		Stdin: strings.NewReader("\x16=== RUN   T\n" + long + "\n\x16--- PASS: T (0.00s)\n\x16=== NAME  \n\x16PASS\n"),
+	}.Output(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReport()
+	if err := ReadEvents(strings.NewReader(events), r.add); err != nil {
+		t.Fatal(err)
+	}
+	n := r.test("T")
+	if !strings.Contains(n.output.String(), long) || n.result != testjson.ActionPass {
+		t.Errorf("%d bytes of output and result %q, want the line's %d and a pass", n.output.Len(), n.result, len(long))
 	}
 }
 
@@ -198,7 +220,7 @@ func TestBootLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Boot(ctx, Config{
-		Kernel: kernel(t, KernelNames()[0]),
+		Kernel: TestKernel(t, KernelNames()[0]),
 		Files: map[string]File{
 			"/usr/bin/xxd":   {Source: xxd},
 			"/usr/bin/socat": {Source: socat},
@@ -224,14 +246,14 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 var _ io.Writer = writerFunc(nil)
 
 func TestBuildModuleFails(t *testing.T) {
-	k := kernel(t, KernelNames()[0])
+	k := TestKernel(t, KernelNames()[0])
 	_, err := BuildModule(t.Context(), k, ModuleSource{Dir: "testdata/sloppy", Out: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "vmsloppy_unused_function") {
 		t.Errorf("error %v, want the compiler's message", err)
 	}
 }
 
-// TestTrouble keeps the list of bad signs from matching what every boot prints.
+// TestTrouble checks that the list of bad signs matches no line of an ordinary boot.
 func TestTrouble(t *testing.T) {
 	tests := []struct {
 		line string

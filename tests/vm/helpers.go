@@ -9,7 +9,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
-// TestKernel is [Kernel] for a test, which it fails.
+// TestKernel is [Kernel] for a test: it fails t on an error.
 func TestKernel(t *testing.T, name string) *KernelTree {
 	t.Helper()
 	k, err := Kernel(t.Context(), name)
@@ -19,8 +19,8 @@ func TestKernel(t *testing.T, name string) *KernelTree {
 	return k
 }
 
-// TestScoutFS builds a release with its series and without for a test, which it
-// skips if SCOUTFS_SRC is not set.
+// TestScoutFS builds a release with and without its series for a test. It skips t
+// if SCOUTFS_SRC is not set.
 func TestScoutFS(t *testing.T, k *KernelTree, s *series.Series) (patched, unpatched *ScoutFSTree) {
 	t.Helper()
 	build := func(apply *series.Series) *ScoutFSTree {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,8 +22,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
-// File is a file for the guest: the one at Source here, or Data when Source is
-// empty. Libraries that a program needs come along by themselves.
+// File is a file for the guest: the one at Source on the host, or Data if Source is
+// empty. The libraries of a program are added to the guest, too.
 type File struct {
 	Source string
 	Data   []byte
@@ -37,7 +38,7 @@ type archive struct {
 
 func newArchive() *archive { return &archive{files: map[string]File{}, links: map[string]string{}} }
 
-// addProgram adds a program from here and what it needs to run.
+// addProgram adds a file and, if it is a program, the libraries it needs.
 func (a *archive) addProgram(ctx context.Context, name string, f File) error {
 	if !path.IsAbs(name) || path.Clean(name) != name {
 		return fmt.Errorf("add file %q to the machine: not a clean absolute path", name)
@@ -58,8 +59,8 @@ func (a *archive) addProgram(ctx context.Context, name string, f File) error {
 	return nil
 }
 
-// addBusybox adds a shell and the usual small programs in /bin, where every
-// program that the caller adds in /usr/bin comes before them.
+// addBusybox adds a shell and the usual small programs to /bin. The caller's own in
+// /usr/bin come first in PATH.
 func (a *archive) addBusybox(ctx context.Context) error {
 	bb, err := run.Tool("busybox", "busybox-static")
 	if err != nil {
@@ -82,7 +83,7 @@ func (a *archive) addBusybox(ctx context.Context) error {
 	return nil
 }
 
-// baseFiles are those that programs expect on any machine.
+// baseFiles are the files that programs expect on any machine.
 var baseFiles = map[string]string{
 	"/etc/passwd":   "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
 	"/etc/group":    "root:x:0:\nnogroup:x:65534:\n",
@@ -90,11 +91,10 @@ var baseFiles = map[string]string{
 	"/etc/hostname": "guest\n",
 }
 
-// write writes the archive as an uncompressed cpio: reading more bytes is
-// cheaper for an emulated processor than unpacking fewer.
+// write writes the archive as an uncompressed cpio: an emulated processor reads
+// many bytes faster than it unpacks few.
 func (a *archive) write(w io.Writer) error {
 	cw := cpio.NewWriter(w)
-	names := make([]string, 0, len(a.files)+len(a.links))
 	dirs := map[string]bool{"/": true}
 	var mkdir func(dir string) error
 	mkdir = func(dir string) error {
@@ -112,16 +112,9 @@ func (a *archive) write(w io.Writer) error {
 			return err
 		}
 	}
-	for n := range a.files {
-		names = append(names, n)
-	}
-	for n := range a.links {
-		if _, ok := a.files[n]; !ok {
-			names = append(names, n)
-		}
-	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(a.files)), maps.Keys(a.links))
 	slices.Sort(names)
-	for _, n := range names {
+	for _, n := range slices.Compact(names) {
 		if err := mkdir(path.Dir(n)); err != nil {
 			return err
 		}
@@ -198,26 +191,22 @@ func makeInitramfs(ctx context.Context, file, initProgram string, c *Config, spe
 	if err != nil {
 		return err
 	}
-	for _, m := range modules {
+	// The first ones of all are the same modules in the same order; the program
+	// loads the rest.
+	all, err := c.Kernel.resolve(slices.Concat(baseModules, c.Modules, c.LaterModules))
+	if err != nil {
+		return err
+	}
+	for i, m := range all {
 		text, err := readModule(ctx, m.path)
 		if err != nil {
 			return err
 		}
 		p := "/lib/modules/" + m.name + ".ko"
 		a.files[p] = File{Data: text}
-		spec.Modules = append(spec.Modules, p)
-	}
-	// Modules that the program loads itself, when it likes.
-	later, err := c.Kernel.resolve(slices.Concat(baseModules, c.Modules, c.LaterModules))
-	if err != nil {
-		return err
-	}
-	for _, m := range later[len(modules):] {
-		text, err := readModule(ctx, m.path)
-		if err != nil {
-			return err
+		if i < len(modules) {
+			spec.Modules = append(spec.Modules, p)
 		}
-		a.files["/lib/modules/"+m.name+".ko"] = File{Data: text}
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {

@@ -4,7 +4,7 @@ package vm
 
 import "testing"
 
-// TestKbuildLine keeps a finding of sparse or gcc from passing for a step.
+// TestKbuildLine checks that no finding of sparse or gcc is taken for a step.
 func TestKbuildLine(t *testing.T) {
 	tests := []struct {
 		line string

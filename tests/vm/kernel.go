@@ -23,21 +23,21 @@ import (
 
 // KernelTree is a kernel that can be booted and built against.
 type KernelTree struct {
-	Name    string // what it was asked for by: "debian11", or the folder
+	Name    string // as passed to Kernel: "debian11", or the folder
 	Version string // as uname -r prints it in the machine
-	Image   string // path of what QEMU boots
+	Image   string // path of the image that QEMU boots
 	Modules string // path of lib/modules/VERSION
 	Build   string // path of the build directory, for make -C; "" without headers
 }
 
-// debianSuites gives the suite of each kernel that Debian packages provide.
+// debianSuites gives the suite of each kernel that comes from Debian's packages.
 var debianSuites = map[string]string{
 	"debian11": "bullseye", // 5.10, between the kernels of EL8 and EL9
 	"debian12": "bookworm", // 6.1
 }
 
-// KernelNames returns what to pass to [Kernel]: the folder KERNEL_DIR when the
-// environment sets it, otherwise the kernels that Debian packages provide.
+// KernelNames returns what to pass to [Kernel]: the folder KERNEL_DIR if the
+// environment sets it, otherwise the names of Debian's kernels.
 func KernelNames() []string {
 	if dir := os.Getenv("KERNEL_DIR"); dir != "" {
 		return []string{dir}
@@ -45,17 +45,17 @@ func KernelNames() []string {
 	return []string{"debian11", "debian12"}
 }
 
-// Kernel returns a kernel by its name, "debian11" or "debian12", which is
-// downloaded at first and then taken from the cache; or by a path with a slash
-// in it, which is handed to [OpenKernel]. Calls from several goroutines and
-// processes wait for each other.
+// Kernel returns a kernel by its name, "debian11" or "debian12", which is downloaded
+// once and then taken from the cache; or by a path with a slash in it, which is
+// passed to [OpenKernel]. Calls from several goroutines and processes wait for each
+// other.
 func Kernel(ctx context.Context, name string) (*KernelTree, error) {
 	if strings.Contains(name, "/") {
 		return OpenKernel(name)
 	}
 	suite, ok := debianSuites[name]
 	if !ok {
-		return nil, fmt.Errorf("find kernel %q: no such name; known are debian11 and debian12, "+
+		return nil, fmt.Errorf("find kernel %q: no such name; use debian11, debian12, "+
 			"or the path of a folder with a slash in it", name)
 	}
 	dir, err := repo.Cached("kernels", name, func(tmp string) error { return fetchDebian(ctx, tmp, name, suite) })
@@ -70,15 +70,15 @@ func Kernel(ctx context.Context, name string) (*KernelTree, error) {
 	return k, nil
 }
 
-// OpenKernel returns the kernel in a folder, which is laid out like this:
+// OpenKernel returns the kernel in a folder with this layout:
 //
 //	DIR/vmlinuz               or DIR/boot/vmlinuz-VERSION
 //	DIR/lib/modules/VERSION/  the modules, with modules.dep; the only VERSION
-//	DIR/build/                or DIR/lib/modules/VERSION/build, when it exists:
-//	                          the one directory that external modules are
-//	                          built against, headers and scripts in it
+//	DIR/build/                or DIR/lib/modules/VERSION/build; optional: the
+//	                          directory with headers and scripts that external
+//	                          modules are built against
 //
-// An RPM of a kernel unpacked into DIR is nearly that: copy its
+// A kernel's RPM unpacked into DIR is almost there: copy its
 // usr/src/kernels/VERSION to DIR/build and its lib/modules/VERSION/vmlinuz to
 // DIR/vmlinuz, and run depmod -b DIR VERSION.
 func OpenKernel(dir string) (*KernelTree, error) {
@@ -91,12 +91,13 @@ func OpenKernel(dir string) (*KernelTree, error) {
 		return nil, err
 	}
 	if len(versions) != 1 {
-		return nil, fmt.Errorf("open kernel %s: %d files lib/modules/VERSION/modules.dep instead of one "+
-			"(depmod -b DIR VERSION makes it)", dir, len(versions))
+		return nil, fmt.Errorf("open kernel %s: %d files lib/modules/VERSION/modules.dep instead of one; "+
+			"depmod -b DIR VERSION makes it", dir, len(versions))
 	}
 	k := &KernelTree{Name: dir, Modules: filepath.Dir(versions[0])}
 	k.Version = filepath.Base(k.Modules)
-	if k.Image, err = firstOf(filepath.Join(dir, directImage), filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "boot", "vmlinuz-"+k.Version)); err != nil {
+	k.Image, err = firstOf(filepath.Join(dir, directImage), filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "boot", "vmlinuz-"+k.Version))
+	if err != nil {
 		return nil, fmt.Errorf("open kernel %s: %w", dir, err)
 	}
 	for _, b := range []string{filepath.Join(dir, "build"), filepath.Join(k.Modules, "build")} {
@@ -108,13 +109,13 @@ func OpenKernel(dir string) (*KernelTree, error) {
 	return k, nil
 }
 
-// directImage is the file beside vmlinuz that holds the same kernel unpacked,
-// with the entry point that QEMU needs to start it without a boot loader.
+// directImage is the file beside vmlinuz with the same kernel uncompressed, whose
+// entry point lets QEMU start it without a boot loader.
 const directImage = "vmlinux.pvh"
 
-// unpackImage unpacks a bzImage's kernel, if xz packed it, the only way Debian
-// does. An emulated processor takes longer over that than over all the rest of
-// the boot: of 7.4 s to the end of Debian 12's it takes 4.4.
+// unpackImage decompresses the kernel in a bzImage, which has to be compressed with
+// xz, as Debian's are. An emulated processor spends more time on that than on the
+// rest of the boot: 4.4 of the 7.4 s that Debian 12's takes.
 func unpackImage(ctx context.Context, bzImage, out string) error {
 	// The offsets are those of Documentation/x86/boot.rst.
 	const setupSects, magic, payloadOffset, header = 0x1f1, 0x202, 0x248, 0x250
@@ -127,9 +128,9 @@ func unpackImage(ctx context.Context, bzImage, out string) error {
 	}
 	start := (uint64(image[setupSects])+1)*512 + uint64(binary.LittleEndian.Uint32(image[payloadOffset:]))
 	end := start + uint64(binary.LittleEndian.Uint32(image[payloadOffset+4:]))
-	// Four bytes after the stream tell the size of the kernel.
+	// The stream is followed by the kernel's size in four bytes.
 	if end > uint64(len(image)) || end < start+4 {
-		return fmt.Errorf("unpack %s: its payload does not lie within the file", bzImage)
+		return fmt.Errorf("unpack %s: its payload is not within the file", bzImage)
 	}
 	xz, err := run.Tool("xz", "xz-utils")
 	if err != nil {
@@ -170,31 +171,12 @@ func fetchDebian(ctx context.Context, dir, name, suite string) error {
 	if err != nil {
 		return err
 	}
-	image, err := newestKernel(ctx, a)
+	p, err := newestKernel(ctx, a)
 	if err != nil {
 		return err
-	}
-	version := strings.TrimPrefix(image, "linux-image-")
-	headers := "linux-headers-" + version
-	deps, err := a.depends(ctx, headers)
-	if err != nil {
-		return err
-	}
-	pkgs := []string{image, headers}
-	for _, d := range deps {
-		// The third dependency is the compiler; the machine's own is used.
-		if strings.HasPrefix(d, "linux-headers-") || strings.HasPrefix(d, "linux-kbuild-") {
-			pkgs = append(pkgs, d)
-		}
-	}
-	if len(pkgs) != 4 {
-		return fmt.Errorf("packages of %s: got %v, expected image, headers, common headers and kbuild", version, pkgs)
-	}
-	common, kbuild := pkgs[2], pkgs[3]
-	if strings.HasPrefix(common, "linux-kbuild-") {
-		common, kbuild = kbuild, common
 	}
 
+	pkgs := []string{p.image, p.headers, p.common, p.kbuild}
 	progress("%s: downloading %s", name, strings.Join(pkgs, " "))
 	debs, err := a.download(ctx, pkgs...)
 	if err != nil {
@@ -207,7 +189,7 @@ func fetchDebian(ctx context.Context, dir, name, suite string) error {
 			return err
 		}
 	}
-	if err := layOut(tree, dir, version, common, headers, kbuild); err != nil {
+	if err := layOut(tree, dir, p); err != nil {
 		return err
 	}
 	if err := unpackImage(ctx, filepath.Join(dir, "vmlinuz"), filepath.Join(dir, directImage)); err != nil {
@@ -217,39 +199,60 @@ func fetchDebian(ctx context.Context, dir, name, suite string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := run.Output(ctx, depmod, "-b", dir, version); err != nil {
+	if _, err := run.Output(ctx, depmod, "-b", dir, p.version); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(scratch); err != nil {
 		return err
 	}
-	progress("%s: kernel %s is ready after %.1f s", name, version, time.Since(start).Seconds())
+	progress("%s: kernel %s is ready after %.1f s", name, p.version, time.Since(start).Seconds())
 	return nil
 }
 
-// kernelImage matches the package of a signed kernel image of the plain flavour.
-var kernelImage = regexp.MustCompile(`^linux-image-[0-9].*[0-9]-amd64$`)
+// kernelPackages names the Debian packages of a kernel: its image, and the three
+// that together hold what modules are built against.
+type kernelPackages struct{ version, image, headers, common, kbuild string }
 
-// newestKernel returns the package that Debian's metapackage stands for.
-func newestKernel(ctx context.Context, a *apt) (string, error) {
+// kernelImage matches the package of a signed kernel image of the plain flavour.
+var kernelImage = regexp.MustCompile(`^linux-image-([0-9].*[0-9]-amd64)$`)
+
+// newestKernel finds the kernel that Debian's metapackage stands for.
+func newestKernel(ctx context.Context, a *apt) (p kernelPackages, err error) {
 	deps, err := a.depends(ctx, "linux-image-amd64")
 	if err != nil {
-		return "", err
+		return p, err
 	}
-	if i := slices.IndexFunc(deps, kernelImage.MatchString); i >= 0 {
-		return deps[i], nil
+	i := slices.IndexFunc(deps, kernelImage.MatchString)
+	if i < 0 {
+		return p, fmt.Errorf("find the kernel image: linux-image-amd64 depends on %v", deps)
 	}
-	return "", fmt.Errorf("find the kernel image: linux-image-amd64 depends on %v", deps)
+	p.image = deps[i]
+	p.version = kernelImage.FindStringSubmatch(p.image)[1]
+	p.headers = "linux-headers-" + p.version
+	if deps, err = a.depends(ctx, p.headers); err != nil {
+		return p, err
+	}
+	for _, d := range deps { // also on the compiler; the machine's own is used
+		if strings.HasPrefix(d, "linux-headers-") {
+			p.common = d
+		} else if strings.HasPrefix(d, "linux-kbuild-") {
+			p.kbuild = d
+		}
+	}
+	if p.common == "" || p.kbuild == "" {
+		return p, fmt.Errorf("find the common headers and kbuild of %s: it depends on %v", p.headers, deps)
+	}
+	return p, nil
 }
 
-// unpackDeb adds a package's files to a folder.
+// unpackDeb unpacks a package's files into a folder.
 func unpackDeb(ctx context.Context, deb, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	var fromMsg, toMsg bytes.Buffer
 	from := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
-	// Another package may have made a folder a symbolic link to one.
+	// Another package may have put a symbolic link where this one has a folder.
 	to := exec.CommandContext(ctx, "tar", "-x", "-C", dir, "--no-same-owner", "--keep-directory-symlink")
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -269,40 +272,14 @@ func unpackDeb(ctx context.Context, deb, dir string) error {
 	return nil
 }
 
-// layOut moves what the packages hold from tree to the layout of OpenKernel.
-//
-// Debian splits the headers of a kernel: what all flavours share, with the real
-// Makefile, and one flavour's configuration with a Makefile that includes the
-// other by its absolute path. Modules that look for features with grep in
-// include/linux, as ScoutFS does, find nothing in the flavour's folder and turn
-// them all off without a word. So the three packages become one directory,
-// which also needs nothing to be installed.
-func layOut(tree, dir, version, common, headers, kbuild string) error {
+// layOut moves the packages' files from tree to the layout of OpenKernel.
+func layOut(tree, dir string, p kernelPackages) error {
 	build := filepath.Join(dir, "build")
-	src := filepath.Join(tree, "usr/src")
-	if err := os.Rename(filepath.Join(src, common), build); err != nil {
-		return err
-	}
-	flavour := filepath.Join(src, headers)
-	for _, link := range []string{"scripts", "tools"} {
-		if err := os.Remove(filepath.Join(build, link)); err != nil {
-			return err
-		}
-		if err := os.Rename(filepath.Join(tree, "usr/lib", kbuild, link), filepath.Join(build, link)); err != nil {
-			return err
-		}
-		if err := os.Remove(filepath.Join(flavour, link)); err != nil {
-			return err
-		}
-	}
-	if err := os.Remove(filepath.Join(flavour, "Makefile")); err != nil {
-		return err
-	}
-	if err := mergeInto(build, flavour); err != nil {
+	if err := mergeHeaders(tree, build, p); err != nil {
 		return fmt.Errorf("merge the header packages: %w", err)
 	}
 
-	// The compiler that Debian built the kernel with need not be here.
+	// The compiler that Debian built the kernel with may be missing here.
 	vars := filepath.Join(build, ".kernelvariables")
 	text, err := os.ReadFile(vars)
 	if err != nil {
@@ -313,13 +290,13 @@ func layOut(tree, dir, version, common, headers, kbuild string) error {
 		return err
 	}
 
-	if err := os.Rename(filepath.Join(tree, "boot/vmlinuz-"+version), filepath.Join(dir, "vmlinuz")); err != nil {
+	if err := os.Rename(filepath.Join(tree, "boot/vmlinuz-"+p.version), filepath.Join(dir, "vmlinuz")); err != nil {
 		return err
 	}
-	// The headers package put links to absolute paths beside the modules.
+	// Beside the modules, the headers package has links to absolute paths.
 	modules := filepath.Join(tree, "lib/modules")
 	for _, link := range []string{"build", "source"} {
-		if err := os.Remove(filepath.Join(modules, version, link)); err != nil {
+		if err := os.Remove(filepath.Join(modules, p.version, link)); err != nil {
 			return err
 		}
 	}
@@ -329,8 +306,38 @@ func layOut(tree, dir, version, common, headers, kbuild string) error {
 	return os.Rename(modules, filepath.Join(dir, "lib/modules"))
 }
 
-// mergeInto moves the files of from to the same places below to. A file that is
-// there already is an error.
+// mergeHeaders makes one build directory of the packages' three.
+//
+// Debian splits a kernel's headers into what all flavours share, with the real
+// Makefile, and each flavour's configuration, with a Makefile that includes the
+// other one by its absolute path. Modules that detect features by running grep on
+// include/linux, as ScoutFS does, find nothing in the flavour's folder and silently
+// turn them all off. One directory avoids that, and needs no package installed.
+func mergeHeaders(tree, build string, p kernelPackages) error {
+	src := filepath.Join(tree, "usr/src")
+	if err := os.Rename(filepath.Join(src, p.common), build); err != nil {
+		return err
+	}
+	flavour := filepath.Join(src, p.headers)
+	for _, link := range []string{"scripts", "tools"} {
+		if err := os.Remove(filepath.Join(build, link)); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(tree, "usr/lib", p.kbuild, link), filepath.Join(build, link)); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Join(flavour, link)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(flavour, "Makefile")); err != nil {
+		return err
+	}
+	return mergeInto(build, flavour)
+}
+
+// mergeInto moves the files of from to the same places below to. It is an error if
+// one exists there already.
 func mergeInto(to, from string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
@@ -354,7 +361,7 @@ func mergeInto(to, from string) error {
 	return nil
 }
 
-// progress tells a person what takes the time, on standard error.
+// progress reports on standard error what is taking time.
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "vm: "+format+"\n", args...)
 }

@@ -19,14 +19,14 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// neededBy names modules that others ask for only at run time, by the name of
-// an algorithm, so that no dependency says so.
+// neededBy names the modules that others request at run time, by the name of an
+// algorithm, and therefore do not list as dependencies.
 var neededBy = map[string][]string{
 	"libcrc32c": {"crc32c_generic"},
 	"ext4":      {"crc32c_generic"},
 }
 
-// moduleName gives the name the kernel uses for the module in a file.
+// moduleName returns the kernel's name for the module in a file.
 func moduleName(file string) string {
 	name := path.Base(file)
 	if i := strings.Index(name, ".ko"); i >= 0 {
@@ -69,63 +69,74 @@ func (k *KernelTree) moduleIndex() (*moduleIndex, error) {
 	return x, nil
 }
 
-// moduleFile is one module to load: where its file is here.
+// moduleFile is a module to load and the path of its file on the host.
 type moduleFile struct{ name, path string }
 
-// resolve returns the modules to load for what is wanted, each after all that it
-// depends on. What has a slash or ends in .ko is a file here; anything else is
-// the name of one of the kernel's own modules.
+// resolve returns the modules to load for what is wanted, each after its
+// dependencies. A name with a slash or ending in .ko is a file on the host; any other
+// is one of the kernel's own modules.
 func (k *KernelTree) resolve(want []string) ([]moduleFile, error) {
 	x, err := k.moduleIndex()
 	if err != nil {
 		return nil, fmt.Errorf("read the modules of kernel %s: %w", k.Name, err)
 	}
-	var order []moduleFile
-	seen := map[string]bool{}
-	var add func(want, by string) error
-	add = func(want, by string) error {
-		name, file := moduleName(want), ""
-		var deps []string
-		if strings.Contains(want, "/") || strings.HasSuffix(want, ".ko") {
-			file = want
-			if deps, err = moduleDepends(file); err != nil {
-				return err
-			}
-		}
-		if seen[name] {
-			return nil
-		}
-		seen[name] = true
-		if file == "" {
-			if x.builtin[name] {
-				return nil
-			}
-			rel, ok := x.files[name]
-			if !ok {
-				return fmt.Errorf("find module %s%s: kernel %s (%s) has none of that name", want, by, k.Name, k.Version)
-			}
-			file = filepath.Join(k.Modules, rel)
-			// modules.dep lists the nearest first.
-			deps = slices.Clone(x.deps[name])
-			slices.Reverse(deps)
-		}
-		for _, d := range slices.Concat(neededBy[name], deps) {
-			if err := add(d, ", which "+name+" needs"); err != nil {
-				return err
-			}
-		}
-		order = append(order, moduleFile{name, file})
-		return nil
-	}
+	r := resolver{k: k, index: x, seen: map[string]bool{}}
 	for _, w := range want {
-		if err := add(w, ""); err != nil {
+		if err := r.add(w, ""); err != nil {
 			return nil, err
 		}
 	}
-	return order, nil
+	return r.order, nil
 }
 
-// moduleDepends reads what a module file says it depends on.
+// resolver is the state of one resolve.
+type resolver struct {
+	k     *KernelTree
+	index *moduleIndex
+	seen  map[string]bool
+	order []moduleFile
+}
+
+// add appends a module after its dependencies. by tells in an error who needs it.
+func (r *resolver) add(want, by string) error {
+	name := moduleName(want)
+	file, deps, err := r.find(want, name, by)
+	if err != nil || r.seen[name] {
+		return err
+	}
+	r.seen[name] = true
+	if file == "" {
+		return nil
+	}
+	for _, d := range slices.Concat(neededBy[name], deps) {
+		if err := r.add(d, ", which "+name+" needs"); err != nil {
+			return err
+		}
+	}
+	r.order = append(r.order, moduleFile{name, file})
+	return nil
+}
+
+// find returns a module's file and dependencies, no file for one that is built in.
+func (r *resolver) find(want, name, by string) (file string, deps []string, err error) {
+	if strings.Contains(want, "/") || strings.HasSuffix(want, ".ko") {
+		deps, err = moduleDepends(want)
+		return want, deps, err
+	}
+	if r.index.builtin[name] {
+		return "", nil, nil
+	}
+	rel, ok := r.index.files[name]
+	if !ok && !r.seen[name] { // seen: as a file
+		return "", nil, fmt.Errorf("find module %s%s: kernel %s (%s) has none of that name", want, by, r.k.Name, r.k.Version)
+	}
+	// modules.dep lists the nearest first.
+	deps = slices.Clone(r.index.deps[name])
+	slices.Reverse(deps)
+	return filepath.Join(r.k.Modules, rel), deps, nil
+}
+
+// moduleDepends returns the dependencies that a module file lists.
 func moduleDepends(file string) ([]string, error) {
 	f, err := elf.Open(file)
 	if err != nil {
@@ -149,8 +160,8 @@ func moduleDepends(file string) ([]string, error) {
 	return deps, nil
 }
 
-// readModule returns a module's bytes, unpacked if distributions packed them:
-// not every kernel can do that itself.
+// readModule returns a module's bytes, decompressed if a distribution compressed
+// them: not every kernel can do that itself.
 func readModule(ctx context.Context, file string) ([]byte, error) {
 	unpack := map[string][]string{".xz": {"xz", "xz-utils"}, ".zst": {"zstd", "zstd"}, ".gz": {"gzip", "gzip"}}[filepath.Ext(file)]
 	if unpack == nil {
@@ -168,13 +179,13 @@ func readModule(ctx context.Context, file string) ([]byte, error) {
 type ModuleSource struct {
 	Dir   string            // folder with a Kbuild or Makefile; its files are copied
 	Files map[string]string // more files: name in the build folder -> path here
-	Out   string            // where to build; made when needed, kept for rebuilds
+	Out   string            // folder to build in; created if missing, kept for rebuilds
 	Make  []string          // more arguments for make, such as C=1
 }
 
-// BuildModule builds an external module out of tree and returns the path of its
-// .ko file, the only one the build may make. Warnings are errors. An error
-// carries what the compiler said. Builds in one Out must not overlap.
+// BuildModule builds an external module and returns the path of its .ko file, the
+// only one that the build may make. Warnings are errors, and an error holds what
+// the compiler printed. Only one build at a time may use the same Out.
 func BuildModule(ctx context.Context, k *KernelTree, src ModuleSource) (string, error) {
 	if k.Build == "" {
 		return "", fmt.Errorf("build module %s: kernel %s has no build directory; see OpenKernel for where it goes", src.Dir, k.Name)
@@ -218,8 +229,8 @@ func BuildModule(ctx context.Context, k *KernelTree, src ModuleSource) (string, 
 	return kos[0], nil
 }
 
-// copyIfChanged copies a file and leaves the time stamp of an equal one alone,
-// for make.
+// copyIfChanged copies a file unless dst is equal already, and keeps its time stamp
+// then, for make.
 func copyIfChanged(dst, src string) error {
 	text, err := os.ReadFile(src)
 	if err != nil {
@@ -234,8 +245,8 @@ func copyIfChanged(dst, src string) error {
 	return os.WriteFile(dst, text, 0o644)
 }
 
-// sharedLibs returns the libraries and the loader a dynamic program needs, as
-// paths here; none for a static one or a script.
+// sharedLibs returns the host's paths of the libraries and the loader that a dynamic
+// program needs; none for a static one or a script.
 func sharedLibs(ctx context.Context, program string) ([]string, error) {
 	f, err := elf.Open(program)
 	if err != nil {

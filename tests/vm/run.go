@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,34 +14,34 @@ import (
 	"testing"
 	"time"
 
+	"gotest.tools/gotestsum/testjson"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // GuestTest is where Run puts the test binary in the machine.
 const GuestTest = "/usr/bin/guest.test"
 
-// BuildTest compiles the tests of a package of the tests module for the guest,
-// without cgo, and returns the binary's path. pkg is relative to the module:
-// "./guest".
+// BuildTest compiles the tests of a package for the guest, without cgo, and returns
+// the binary's path. pkg is relative to the tests module, such as "./guest".
 func BuildTest(tb testing.TB, pkg string) string {
 	tb.Helper()
 	out := filepath.Join(tb.TempDir(), "guest.test")
-	if err := goBuild(tb.Context(), "test", pkg, out); err != nil {
+	if err := goBuild(tb.Context(), "./tests/"+strings.TrimPrefix(pkg, "./"), out, "test", "-c"); err != nil {
 		tb.Fatal(err)
 	}
 	return out
 }
 
-// reserve is what a host test keeps of its time to report a machine's end, and
-// what a guest test binary keeps of the machine's to report its own.
+// reserve is the time that a host test keeps to report a machine's end, and that a
+// guest's test binary keeps to report its own.
 const reserve = 10 * time.Second
 
-// Run boots a machine that runs a compiled Go test binary, a path here, with
-// args such as "-test.run=X", and reports each test in the machine as a subtest
-// of t. It fails t for all that [Boot] calls an error, for a guest that ran no
-// test, and for a status that the tests' results do not explain. Config's Argv
-// and Output are Run's. The log goes to the cache's logs folder if Config names
-// none; its path is in the failure's message.
+// Run boots a machine that runs a compiled Go test binary, the path binary on the
+// host, with args such as "-test.run=X". Each test in the machine becomes a subtest
+// of t. Run fails t if [Boot] returns an error, if no test ran, or if the exit
+// status contradicts the results. It sets Config's Argv and Output. Without a Log
+// in Config, the log goes to the cache's folder logs; a failure names its path.
 func Run(t *testing.T, c Config, binary string, args ...string) {
 	t.Helper()
 	if c.Log == "" {
@@ -85,7 +84,7 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 	}
 }
 
-// saidIn tells whether a machine's log has a line.
+// saidIn says whether a machine's log has a line.
 func saidIn(log, line string) bool {
 	text, err := os.ReadFile(log)
 	return err == nil && strings.Contains(string(text), "| "+line+"\n")
@@ -101,7 +100,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	if c.Timeout == 0 {
 		c.Timeout = 3 * time.Minute
 	}
-	// The binary's own limit comes first: it prints where its tests hang.
+	// The binary's own limit is shorter: it then prints where its tests hang.
 	limit := c.Timeout
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < limit {
 		limit = time.Until(end)
@@ -112,7 +111,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	}
 	c.Argv = append(c.Argv, args...)
 
-	// Go's own parser knows its own format.
+	// Go's own tool knows the format best.
 	conv := exec.Command("go", "tool", "test2json")
 	in, err := conv.StdinPipe()
 	if err != nil {
@@ -128,12 +127,7 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	}
 	rep := newReport()
 	parsed := make(chan error, 1)
-	go func() {
-		err := rep.read(out)
-		// Whatever went wrong, the machine's output must not block.
-		_, _ = io.Copy(io.Discard, out)
-		parsed <- err
-	}()
+	go func() { parsed <- ReadEvents(out, rep.add) }()
 	c.Output = in
 	res, err := Boot(ctx, c)
 	err = errors.Join(err, in.Close(), <-parsed)
@@ -143,17 +137,17 @@ func bootTest(ctx context.Context, c Config, binary string, args []string) (*rep
 	return rep, res, err
 }
 
-// report is what a guest's tests did.
+// report holds the results of a guest's tests.
 type report struct {
 	root  *node
-	tests int // that started
-	stray strings.Builder
+	tests int             // how many started
+	stray strings.Builder // output outside of tests
 }
 
 // node is a test of the guest.
 type node struct {
 	name   string
-	result string // "pass", "fail", "skip", or "" if it started and did not end
+	result testjson.Action // "" if it started and did not end
 	seen   bool
 	output strings.Builder
 	kids   []*node
@@ -161,7 +155,7 @@ type node struct {
 
 func newReport() *report { return &report{root: &node{}} }
 
-// child returns a test below n, which it makes when there is none.
+// child returns a test below n, adding it if there is none of that name.
 func (n *node) child(name string) *node {
 	for _, k := range n.kids {
 		if k.name == name {
@@ -181,41 +175,54 @@ func (r *report) test(name string) *node {
 	return n
 }
 
-// read takes in the events of test2json, up to the end of in.
-func (r *report) read(in io.Reader) error {
-	dec := json.NewDecoder(in)
-	for {
-		var e struct{ Action, Test, Output string }
-		err := dec.Decode(&e)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the events of the guest's tests: %w", err)
-		}
-		if e.Test == "" {
-			r.stray.WriteString(e.Output)
-			continue
-		}
-		n := r.test(e.Test)
-		if !n.seen {
-			n.seen = true
-			r.tests++
-		}
-		switch e.Action {
-		case "output":
-			if !strings.HasPrefix(strings.TrimLeft(e.Output, " "), "=== ") {
-				n.output.WriteString(e.Output)
-			}
-		case "pass", "fail", "skip":
-			n.result = e.Action
-		}
+// add takes in an event of test2json.
+func (r *report) add(e testjson.TestEvent) {
+	if e.Test == "" {
+		r.stray.WriteString(e.Output)
+		return
+	}
+	n := r.test(e.Test)
+	if !n.seen {
+		n.seen = true
+		r.tests++
+	}
+	switch {
+	case e.Action.IsTerminal():
+		n.result = e.Action
+	case e.Action == testjson.ActionOutput && !strings.HasPrefix(strings.TrimLeft(e.Output, " "), "=== "):
+		n.output.WriteString(e.Output)
 	}
 }
 
-// failed tells whether a test of the report failed or did not end.
+// ReadEvents calls handle for each event that "go test -json" or test2json writes,
+// and skips any other line. It reads in to its end even after an error, so that the
+// writer never blocks.
+func ReadEvents(in io.Reader, handle func(testjson.TestEvent)) error {
+	_, err := testjson.ScanTestOutput(testjson.ScanConfig{
+		Stdout: in, Handler: eventHandler(handle), IgnoreNonJSONOutputLines: true,
+	})
+	if err != nil {
+		err = fmt.Errorf("read the tests' events: %w", err)
+	}
+	_, drainErr := io.Copy(io.Discard, in)
+	return errors.Join(err, drainErr)
+}
+
+type eventHandler func(testjson.TestEvent)
+
+func (h eventHandler) Event(e testjson.TestEvent, _ *testjson.Execution) error {
+	// testjson makes up a failure, with a negative time, of each test without an end.
+	if e.Elapsed >= 0 {
+		h(e)
+	}
+	return nil
+}
+
+func (eventHandler) Err(string) error { return nil }
+
+// failed says whether n or a test below it failed or did not end.
 func (n *node) failed() bool {
-	if n.seen && n.result != "pass" && n.result != "skip" {
+	if n.seen && n.result != testjson.ActionPass && n.result != testjson.ActionSkip {
 		return true
 	}
 	for _, k := range n.kids {
@@ -226,7 +233,7 @@ func (n *node) failed() bool {
 	return false
 }
 
-// problems returns what no subtest shows. err is Boot's.
+// problems returns the failures that no subtest shows. err is Boot's.
 func (r *report) problems(res *Result, err error) []string {
 	var p []string
 	if r.tests == 0 {
@@ -260,10 +267,10 @@ func (n *node) replay(t *testing.T) {
 			k.replay(t)
 		}
 		switch {
-		case !n.seen || n.result == "pass":
-		case n.result == "skip":
+		case !n.seen || n.result == testjson.ActionPass:
+		case n.result == testjson.ActionSkip:
 			t.SkipNow()
-		case n.result == "fail":
+		case n.result == testjson.ActionFail:
 			t.Fail()
 		default:
 			t.Error("started in the guest and did not end")

@@ -20,8 +20,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// ErrNoSource says that SCOUTFS_SRC is not set: what needs ScoutFS's source,
-// which is no part of this project, has to be skipped.
+// ErrNoSource says that SCOUTFS_SRC is not set. Skip what needs ScoutFS's source,
+// which is not part of this project.
 var ErrNoSource = errors.New("SCOUTFS_SRC is not set; it names a ScoutFS work tree or bare repository with its tags")
 
 // ScoutFSBuild asks for a build of ScoutFS.
@@ -39,11 +39,10 @@ type ScoutFSTree struct {
 	Util   string // path of the scoutfs command
 }
 
-// ScoutFS builds a version of ScoutFS out of the user's repository: the module
-// with upstream's own make, which runs sparse and takes warnings for errors,
-// and the command. Nothing is written to the repository. The module's build must
-// print nothing but its steps. The result is kept in the cache for the same tag,
-// patches, kernel and compiler.
+// ScoutFS builds a version of ScoutFS from the user's repository: the command, and
+// the module with upstream's own make, which runs sparse and treats warnings as
+// errors. The module's build must print nothing but its steps. Nothing is written
+// to the repository. The result is cached by tag, patches, kernel and compiler.
 func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
 	if b.Source == "" {
 		if b.Source = os.Getenv("SCOUTFS_SRC"); b.Source == "" {
@@ -88,7 +87,7 @@ func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
 	}, nil
 }
 
-// key names all that decides what the build gives.
+// key identifies everything that the build depends on.
 func (b *ScoutFSBuild) key(ctx context.Context, commit string, patches []string) (string, error) {
 	h := sha256.New()
 	gcc, err := run.Output(ctx, "gcc", "--version")
@@ -108,8 +107,8 @@ func (b *ScoutFSBuild) key(ctx context.Context, commit string, patches []string)
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// git is the command with none of the user's settings that could change what it
-// makes here: hooks, signatures, line ends.
+// git runs git without those of the user's settings that could change the result:
+// hooks, signatures, line ends.
 func (b *ScoutFSBuild) git(ctx context.Context, dir string, args ...string) (string, error) {
 	argv := []string{"git", "-C", dir, "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false",
 		"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false",
@@ -117,11 +116,11 @@ func (b *ScoutFSBuild) git(ctx context.Context, dir string, args ...string) (str
 	return run.Command{Env: []string{"GIT_TERMINAL_PROMPT=0"}, Argv: append(argv, args...)}.Output(ctx)
 }
 
-// build fills dir.
+// build fills dir with the patched tree and builds it.
 func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []string) error {
 	start := time.Now()
 	tree := filepath.Join(dir, "tree")
-	// Objects stay where they are; git am --3way finds the blobs it needs.
+	// The objects are shared, so that git am --3way finds the blobs it needs.
 	if _, err := b.git(ctx, dir, "clone", "--quiet", "--shared", "--no-checkout", b.Source, tree); err != nil {
 		return err
 	}
@@ -139,15 +138,15 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 	}
 	progress("ScoutFS %s (%s): building the command", b.Version, kind)
 	if _, err := run.Output(ctx, "nice", "make", "-j2", "-C", filepath.Join(tree, "utils")); err != nil {
-		return fmt.Errorf("build utils (the Debian packages libblkid-dev uuid-dev libssl-dev sparse are needed): %w", err)
+		return fmt.Errorf("build utils (it needs the Debian packages libblkid-dev uuid-dev libssl-dev sparse): %w", err)
 	}
 	progress("ScoutFS %s (%s): ready after %.0f s", b.Version, kind, time.Since(start).Seconds())
 	return nil
 }
 
-// kbuildLine matches what a build without warnings prints: its steps, the
-// commands of upstream's own Makefile, and kbuild's notes that another compiler
-// built the kernel and that there is no vmlinux to take type information from.
+// kbuildLine matches what a build without warnings prints: its steps, the commands
+// of upstream's own Makefile, and kbuild's notes that another compiler built the
+// kernel and that there is no vmlinux with type information.
 var kbuildLine = regexp.MustCompile(`^(\s*` +
 	`|  (CC|LD|AR|AS|CHECK|MODPOST|BTF|GEN|UPD) .*` +
 	`|make(\[\d+\])?: (Entering|Leaving) directory .*` +
@@ -157,9 +156,9 @@ var kbuildLine = regexp.MustCompile(`^(\s*` +
 	`|Skipping BTF generation for .*` +
 	`)$`)
 
-// strictMake runs make and takes every line of output that is not kbuild's own
-// for an error. It does without make -s, with which kbuild throws away what
-// commands print, the findings of sparse too.
+// strictMake runs make and treats any line of output that is not kbuild's own as an
+// error. It cannot use make -s, with which kbuild discards what commands print, even
+// the findings of sparse.
 func strictMake(ctx context.Context, dir string, args ...string) error {
 	out, err := run.Command{Argv: append([]string{"nice", "make", "-j2", "-C", dir}, args...)}.Combined(ctx)
 	var loud []string
@@ -177,9 +176,9 @@ func strictMake(ctx context.Context, dir string, args ...string) error {
 	return nil
 }
 
-// Config returns a machine that has this ScoutFS: the module loaded, the
-// command, two empty disks, and FS=scoutfs in the environment, which tells the
-// guest's tests to make and mount it.
+// Config returns a machine for this ScoutFS: with the module loaded, the command,
+// two empty disks, and FS=scoutfs in the environment, which tells the guest's tests
+// to make and mount it.
 func (s *ScoutFSTree) Config(k *KernelTree) Config {
 	return Config{
 		Kernel:  k,

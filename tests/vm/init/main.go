@@ -30,8 +30,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "init: this is PID 1 of the machines that tests/vm boots; it does nothing elsewhere")
 		os.Exit(2)
 	}
-	// Ctrl-Alt-Del and friends are nobody's here. signal.Ignore would do the
-	// same, and be inherited by every program in the machine.
+	// Nothing here may end PID 1, such as Ctrl-Alt-Del. signal.Ignore would do, but
+	// every program in the machine would inherit it.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 
 	var spec proto.Spec
@@ -39,8 +39,8 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "init: %v\n", err)
 	}
-	// Killed programs have let go of every file, so a file system that cannot
-	// be unmounted now has leaked a reference.
+	// With every program killed, all files are closed: a file system that cannot be
+	// unmounted now has leaked a reference.
 	killAll()
 	if err := unmountAll(); err != nil {
 		fmt.Fprintf(os.Stderr, "init: %v\n", err)
@@ -52,7 +52,7 @@ func main() {
 // end reports the exit status and powers the machine off.
 func end(spec *proto.Spec, status int) {
 	unix.Sync()
-	// The program's last line may have had no end.
+	// The program's last line may lack its line feed.
 	fmt.Fprintf(os.Stdout, "\n%s\n", proto.LastLine(spec.Nonce, status))
 	// tcdrain(3)
 	if err := unix.IoctlSetInt(1, unix.TCSBRK, 1); err != nil {
@@ -104,7 +104,7 @@ func readSpec(path string, spec *proto.Spec) error {
 	return nil
 }
 
-// mounts are the file systems of the machine itself, in the order to mount.
+// mounts are the machine's own file systems, in the order to mount them.
 var mounts = []struct{ fstype, dir, opts string }{
 	{"proc", "/proc", ""},
 	{"sysfs", "/sys", ""},
@@ -129,7 +129,7 @@ func mountAll() error {
 	return os.Symlink("/proc/self/fd", "/dev/fd")
 }
 
-// unmountAll unmounts what the program mounted and left, the newest first.
+// unmountAll unmounts what the program left mounted, the newest first.
 func unmountAll() error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -147,8 +147,8 @@ func unmountAll() error {
 	return errors.Join(errs...)
 }
 
-// takePort makes the program's serial port standard input, output and error,
-// in raw mode: what is written is what the host reads.
+// takePort makes the program's serial port standard input, output and error, in raw
+// mode, so that the host reads exactly what is written.
 func takePort() error {
 	fd, err := unix.Open(proto.Port, unix.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -195,7 +195,7 @@ func insmod(path string) error {
 	}
 	defer f.Close()
 	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("load %s: %w (its reason may be in the kernel's log)", path, err)
+		return fmt.Errorf("load %s: %w (the kernel's log may say why)", path, err)
 	}
 	return nil
 }
@@ -230,8 +230,8 @@ func waitFor(path string, limit time.Duration) error {
 	}
 }
 
-// spawn runs the program and returns its exit status as a shell would give it.
-// PID 1 also collects the orphans.
+// spawn runs the program and returns its exit status as a shell would. It also
+// collects orphans, as PID 1 has to.
 func spawn(spec *proto.Spec) (int, error) {
 	for _, e := range spec.Env {
 		name, value, _ := strings.Cut(e, "=")

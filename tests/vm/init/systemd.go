@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// In /run, units are those of this boot alone. Nothing waits for the service, and
-// it waits for all that an ordinary one does.
+// A unit in /run exists for this boot only. Nothing waits for this one, and it waits
+// for what any ordinary service does.
 const (
 	unitName = "vm-program.service"
 	unitText = `[Unit]
@@ -25,7 +25,7 @@ ExecStart=` + proto.ServiceInit + `
 )
 
 // startSystemd makes the first disk the root file system and systemd PID 1, which
-// starts this program again, as a service. It returns only if that fails.
+// starts this program again as a service. It returns only on failure.
 func startSystemd(spec *proto.Spec) error {
 	const root = "/sysroot"
 	if err := os.MkdirAll(root, 0o755); err != nil {
@@ -57,7 +57,7 @@ func startSystemd(spec *proto.Spec) error {
 		return err
 	}
 
-	// What is mounted below them comes along.
+	// A move takes along what is mounted below.
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/run"} {
 		if err := unix.Mount(dir, root+dir, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("move %s to the root file system: %w", dir, err)
@@ -102,7 +102,7 @@ func copyFile(dst, src string) error {
 	return out.Close()
 }
 
-// serve is what the service does: run the program and end the machine.
+// serve is the service: it runs the program and ends the machine.
 func serve() {
 	var spec proto.Spec
 	status := proto.StatusInit

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package proto is what the host side and PID 1 of a machine agree on.
+// Package proto defines what the host and PID 1 of a machine agree on.
 package proto
 
 import (
@@ -16,15 +16,15 @@ const (
 	Port = "/dev/ttyS1"
 	// EnvGuest is set in the program's environment, to the name of the kernel.
 	EnvGuest = "SCOUTFS_NOTIFY_GUEST"
-	// StatusInit is the exit status that PID 1 reports when it cannot start
-	// the program or cannot leave the machine as it should be.
+	// StatusInit is the exit status that PID 1 reports if it cannot start the
+	// program or clean up after it.
 	StatusInit = 125
 )
 
 // Spec tells PID 1 what to do.
 type Spec struct {
-	Nonce   string   // tells this boot's last line from any other text
-	Modules []string // paths of modules, in the order to load them in
+	Nonce   string   // distinguishes this boot's last line from any other text
+	Modules []string // paths of modules, in the order to load them
 	Disks   int      // how many of /dev/vda, /dev/vdb, ... to wait for
 	Argv    []string // the program and its arguments
 	Env     []string
@@ -35,7 +35,7 @@ type Spec struct {
 	Files []string
 }
 
-// Where a machine with systemd keeps what runs the program, out of sight of its
+// Where a machine with systemd keeps what runs the program: in memory, not in its
 // root file system.
 const (
 	ServiceInit = "/run/vm/init"
@@ -45,14 +45,14 @@ const (
 // DiskPath returns the path in the guest of a disk, counted from 0; at most 26.
 func DiskPath(i int) string { return "/dev/vd" + string(rune('a'+i)) }
 
-// LastLine formats the last line of a machine that got to its end, without a
-// line feed.
+// LastLine returns the last line of a machine that ends as it should, without a line
+// feed.
 func LastLine(nonce string, status int) string {
 	return fmt.Sprintf("vm: end %s status %d", nonce, status)
 }
 
-// ParseLastLine returns the exit status if line is the last line of the boot
-// with that nonce.
+// ParseLastLine returns the exit status if line is the last one of the boot with
+// that nonce.
 func ParseLastLine(line, nonce string) (status int, ok bool) {
 	text, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "vm: end "+nonce+" status ")
 	if !ok {
