@@ -48,7 +48,7 @@ func TestParseChangelog(t *testing.T) {
 
 func TestParseChangelogErrors(t *testing.T) {
 	for name, text := range map[string]string{
-		"no entry":   "",
+		"no entry":               "",
 		"no entry, note":         "- a note of nothing\n",
 		"is a Monday":            "* Tue Nov 23 2026 x <x@y> - 1\n- y\n",
 		"NAME <ADDRESS> - ":      "* Mon Nov 23 2026 x <x@y> - one\n- y\n",

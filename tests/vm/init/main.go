@@ -16,9 +16,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
-	"golang.org/x/sys/unix"
 )
 
 func main() {

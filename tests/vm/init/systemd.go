@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
 // A unit in /run exists for this boot only. Nothing waits for this one, and it waits
