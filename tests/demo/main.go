@@ -31,7 +31,7 @@ const demoPath = "/bin/demo"
 
 func main() {
 	inGuest := flag.Bool("guest", false, "run as the program in the machine")
-	version := flag.String("version", os.Getenv("VERSION"), "`release` of ScoutFS to show; the newest supported if empty")
+	version := flag.String("version", "", "`release` of ScoutFS to show; the newest supported if empty")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
