@@ -97,7 +97,7 @@ func Series(ctx context.Context, version, dir string) (map[string]string, error)
 		}
 	}
 	files := make(map[string]string)
-	for _, name := range []string{"notify.c", "notify.h", "notify_ioctl.h"} {
+	for _, name := range []string{"notify.c", "notify.h", "notify_ioctl.h", "notify_trace.h"} {
 		files[name] = filepath.Join(dir, "kmod/src", name)
 		if _, err := os.Stat(files[name]); err != nil {
 			return nil, fmt.Errorf("extract from the series for %s: %w", version, err)
