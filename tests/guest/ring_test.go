@@ -104,6 +104,7 @@ func TestRingFull(t *testing.T) {
 	for name, want := range map[string]string{
 		"fsid": f.FSID.String(), "rid": f.RID.String(),
 		"dropped": strconv.Itoa(lost), "emitted": strconv.Itoa(kept + 1),
+		"state": "alive",
 	} {
 		if info[name] != want {
 			t.Errorf("fdinfo says %s is %q, not %q", name, info[name], want)
@@ -342,7 +343,7 @@ func TestPoll(t *testing.T) {
 	if _, err := tryDrain(r); !errors.Is(err, notify.ErrUnmounted) {
 		t.Errorf("drain after umount: %v, not ErrUnmounted", err)
 	}
-	if info := fdinfo(t, r.Fd()); info["fsid"] != f.FSID.String() || info["rid"] != f.RID.String() {
+	if info := fdinfo(t, r.Fd()); info["fsid"] != f.FSID.String() || info["rid"] != f.RID.String() || info["state"] != "unmounted" {
 		t.Errorf("fdinfo after umount: %v", info)
 	}
 	if err := unix.DeleteModule("scoutfs", unix.O_NONBLOCK); err == nil {

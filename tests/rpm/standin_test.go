@@ -124,7 +124,7 @@ func (s *upstream) writeSeries(name string, release int, edit func(version strin
 		s.addNotify()
 		s.commit("add the ring")
 		s.write("kmod/src/Makefile", strings.Replace(standinMakefile, "\tdescribe.o		\\\n",
-			"\tdescribe.o		\\\n\tnotify.o		\\\n", 1)+"\nccflags-y += -DTESTFS_NOTIFY\n")
+			"\tdescribe.o		\\\n\tnotify.o		\\\n", 1)+"\nCFLAGS_notify.o = -I$(src)\nccflags-y += -DTESTFS_NOTIFY\n")
 		s.write("tests/notify", "a file outside kmod\n")
 		if edit != nil {
 			edit(v)

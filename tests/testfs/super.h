@@ -36,6 +36,11 @@ static inline struct scoutfs_sb_info *SCOUTFS_SB(struct super_block *sb)
 	return sb->s_fs_info;
 }
 
+/* how trace events store a mount's ids and print the start of each */
+#define SCSBF			"f.%06x.r.%06x"
+#define SCSB_TRACE_FIELDS	__field(u64, fsid) __field(u64, rid)
+#define SCSB_TRACE_ARGS		(u32)(__entry->fsid >> 40), (u32)(__entry->rid >> 40)
+
 int testfs_sysfs_init(void);
 void testfs_sysfs_exit(void);
 int testfs_sysfs_setup(struct super_block *sb);
