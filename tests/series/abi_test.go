@@ -27,13 +27,12 @@ func folders(t *testing.T, root string) []string {
 	return names
 }
 
-// header takes the interface's header out of a series with git, as it lands in a
-// tree of upstream's.
+// header returns the interface's header as git apply creates it from a series.
 func header(t *testing.T, folder string) []byte {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(folder, "0001-*.patch"))
 	if err != nil || len(names) != 1 {
-		t.Fatalf("one 0001-*.patch is expected in %s: %v %v", folder, names, err)
+		t.Fatalf("%s must have one 0001-*.patch: %v %v", folder, names, err)
 	}
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "git", "apply", "--include=kmod/src/notify_ioctl.h", names[0])
@@ -48,8 +47,8 @@ func header(t *testing.T, folder string) []byte {
 	return text
 }
 
-// The interface is the same for all releases, byte for byte, and so is the
-// number that a C program gets from it.
+// All releases have the same header, byte for byte, and give a C program the same
+// command number and sizes.
 func TestABI(t *testing.T) {
 	root, err := repo.Root()
 	if err != nil {
@@ -80,7 +79,7 @@ int main(void)
 		}
 		bin := filepath.Join(dir, "x")
 		if out, err := exec.CommandContext(t.Context(), "gcc", "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", bin, filepath.Join(dir, "x.c")).CombinedOutput(); err != nil {
-			t.Fatalf("%s: compile the header alone: %v\n%s", v, err, out)
+			t.Fatalf("%s: compile the header by itself: %v\n%s", v, err, out)
 		}
 		out, err := exec.CommandContext(t.Context(), bin).Output()
 		if err != nil {
@@ -92,9 +91,9 @@ int main(void)
 	}
 }
 
-// Nr 25 is upstream's from v1.31 on, with a direction and a size of its own. Its
-// header says whether the two commands can be told apart.
-func TestUpstreamsCommandIsAnother(t *testing.T) {
+// From v1.31 on, upstream has a command with number 25, too. Its direction and size
+// must tell it apart from ours.
+func TestCommandDiffersFromUpstreams(t *testing.T) {
 	src := os.Getenv("SCOUTFS_SRC")
 	if src == "" {
 		t.Skip("SCOUTFS_SRC is not set: upstream's ioctl.h is needed")
@@ -143,7 +142,7 @@ int main(void)
 		}
 		var ours, theirs uint64
 		if _, err := fmt.Sscanf(string(out), "%v %v", &ours, &theirs); err != nil {
-			t.Fatalf("%s: it printed %q", v, out)
+			t.Fatalf("%s: the program printed %q", v, out)
 		}
 		if theirs != 0 {
 			taken++
@@ -156,11 +155,11 @@ int main(void)
 		}
 	}
 	if taken == 0 {
-		t.Error("no release has SCOUTFS_IOC_INJECT_TOTL_DELTA, which v1.31 brought")
+		t.Error("no release has SCOUTFS_IOC_INJECT_TOTL_DELTA, which v1.31 added")
 	}
 }
 
-// apply.sh on real ScoutFS, each way to call it.
+// apply.sh on real ScoutFS, with and without a version.
 func TestApplyReal(t *testing.T) {
 	src := os.Getenv("SCOUTFS_SRC")
 	if src == "" {
@@ -192,14 +191,14 @@ func TestApplyReal(t *testing.T) {
 					t.Errorf("apply.sh %v: %s commits on %s for %d patches", args, n, v, len(want))
 				}
 			}
-			// What one git am per patch, without --3way, makes of it.
+			// git am without --3way gives the same tree.
 			merged := r.git("rev-parse", "HEAD^{tree}")
 			r.git("checkout", "-q", "--detach", v)
 			for _, p := range want {
 				r.git("am", "-q", p)
 			}
 			if strict := r.git("rev-parse", "HEAD^{tree}"); strict != merged {
-				t.Error("strict git am makes another tree")
+				t.Error("git am without --3way gives another tree")
 			}
 		})
 	}
