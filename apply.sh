@@ -25,8 +25,8 @@ case $#,${1-} in
 *) usage >&2 && exit 2 ;;
 esac
 
-# A hook of another repository may have set these. GIT_CONFIG... stay: they are how a
-# user passes settings.
+# A git hook of another repository may have set these. GIT_CONFIG* stay: users pass
+# settings in them.
 # shellcheck disable=SC2046
 unset $(git rev-parse --local-env-vars | grep -v CONFIG) GIT_NAMESPACE GIT_QUARANTINE_PATH
 export LC_ALL=C
@@ -36,8 +36,8 @@ patches=${self%/*}/patches
 [ -d "$patches" ] ||
 	die "there is no folder patches beside $self. Run apply.sh where it is, or through a symbolic link."
 
-# The releases, oldest first. internal/series has the same rules for Go, and a test
-# that compares the two.
+# The releases, oldest first. internal/series has the same rules in Go; a test compares
+# the two.
 supported=
 for v in $(cd "$patches" && printf '%s\n' v[0-9]* | sort -V); do
 	[ -e "$patches/$v" ] || die "$patches has no folder named vX.YY."

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Makes a DKMS source tree out of patched ScoutFS source.
+# Makes a DKMS source tree from patched ScoutFS source.
 #
 #   stage.sh TREE DEST X.YY N DKMS_CONF KERNELS
 #
@@ -11,9 +11,8 @@
 # DKMS_CONF  dkms.conf of this folder
 # KERNELS    file with a regular expression of the kernel releases to build for
 #
-# One script for make kmod and for the spec's install section: what is tried by
-# hand is what the package holds. POSIX sh, because rpmbuild runs it with dash
-# on Debian.
+# make kmod and the spec's install section share it, so what developers try is
+# what the package holds. POSIX sh: on Debian, rpmbuild runs it with dash.
 set -eu
 
 if [ $# -ne 6 ]; then
@@ -23,11 +22,11 @@ fi
 tree=$1 dest=$2 version=$3 release=$4 conf=$5 kernels=$6
 
 if [ ! -f "$tree/kmod/src/Makefile" ]; then
-	echo "stage.sh: $tree is no ScoutFS source: it has no kmod/src/Makefile" >&2
+	echo "stage.sh: $tree is not ScoutFS source: it has no kmod/src/Makefile" >&2
 	exit 1
 fi
 if [ -e "$dest" ]; then
-	echo "stage.sh: $dest exists already" >&2
+	echo "stage.sh: $dest already exists" >&2
 	exit 1
 fi
 

@@ -1,17 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Prints what the tests of all modules print, as JSON, for gotestsum. Fails if
-# one of them does. Much of what they test is no file of theirs (series, scripts,
-# specs), so that Go would not see it change and repeat an older result: -count=1.
+# Runs the tests of all modules and prints their output as JSON, for gotestsum.
+# Fails if one of them fails. Go does not see changes in much of what they test
+# (series, scripts, specs) and would repeat a cached result: hence -count=1.
 set -eu
 
 status=0
 # The race detector is for the code that users run.
 go test -count=1 -json -race ./... || status=$?
 cd tests
-# A machine keeps two cores busy: one package after the other. What is in folders
-# named guest runs in the machines, not here.
+# One package at a time: a machine keeps two cores busy. Tests in folders named
+# guest run in the machines, not here.
 packages=$(go list ./... | grep -v '/guest$')
 # the list is meant to be split
 # shellcheck disable=SC2086

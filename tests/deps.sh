@@ -1,16 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Makes sure that the Debian packages of a task are installed: installs them as
-# root, otherwise says which command does. Elsewhere it only names them.
+# Makes sure that a task's Debian packages are installed: installs them when run as
+# root, otherwise prints the command to run. On other distributions it only names
+# them.
 #
 #   deps.sh PACKAGE...
 set -eu
 
-# A dpkg that does not know itself is a guest on another distribution. The names
-# mean nothing there, and each tool says for itself that it is missing.
+# A dpkg that does not list itself runs on another distribution, where these names
+# mean nothing. Each tool reports by itself that it is missing.
 if ! dpkg-query -W dpkg >/dev/null 2>&1; then
-	echo "deps.sh: this is not Debian, so nothing is installed; Debian's names of what is needed: $*" >&2
+	echo "deps.sh: this is not Debian, so nothing is installed. Needed, by Debian's names: $*" >&2
 	exit 0
 fi
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# After installation and upgrade. rpm says 1 for the first installation and 2 for
-# an upgrade; dpkg says "configure" and the version that was there before.
+# After installation and upgrade. rpm passes 1 for the first installation and 2 for
+# an upgrade; dpkg passes "configure" and the version it replaces, if any.
 set -u
 
 systemd-tmpfiles --create scoutfs-notifyd.conf || :
@@ -14,6 +14,6 @@ case ${1-} in
 1) exit 0 ;;
 configure) [ -n "${2-}" ] || exit 0 ;;
 esac
-# Only those that run. Clients see the end of the stream and, once they are back,
-# a gap in seq if anything was missed.
+# Only running instances. Clients see the end of the stream and, after they
+# reconnect, a gap in seq if they missed anything.
 systemctl try-restart 'scoutfs-notifyd@*.service' || :

@@ -1,15 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# After removal; not after an upgrade, when rpm says 1 and dpkg "upgrade".
+# After removal. On upgrade rpm passes 1 and dpkg "upgrade": nothing to do then.
 set -u
 
 case ${1-} in
 0 | remove | purge) ;;
 *) exit 0 ;;
 esac
-# Daemons leave these folders for the next one. What somebody else put there
-# stays.
+# Daemons leave these folders for the next one. Files of others stay.
 for dir in /run/scoutfs/* /run/scoutfs; do
 	if [ -d "$dir" ]; then
 		rmdir --ignore-fail-on-non-empty "$dir" || :

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 // Package boot runs the tests of tests/guest in machines: on the stand-in with
-// every kernel, and on real ScoutFS when SCOUTFS_SRC is set.
+// every kernel, and on real ScoutFS if SCOUTFS_SRC is set.
 package boot
 
 import (
@@ -17,10 +17,10 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// guestTests are the tests of the guest that run here, all if it is empty.
+// guestTests is a regular expression of the guest's tests to run; empty: all.
 var guestTests = os.Getenv("GUEST_TESTS")
 
-// machine returns what all machines have: daemon, command, smoke test.
+// machine returns the common configuration: modules, daemon, command, smoke test.
 func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Config {
 	t.Helper()
 	c := vm.Config{
@@ -33,7 +33,7 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 			guest.Smoke:     {Data: smoke(t)},
 		},
 	}
-	// how long the long tests are, for who asks for more than the default
+	// the lengths of the long tests, if not the default
 	for _, name := range []string{"SOAK", "CHAOS", "SEED"} {
 		if v := os.Getenv(name); v != "" {
 			c.Env = append(c.Env, name+"="+v)
@@ -53,16 +53,16 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 	return c
 }
 
-// enough is longer than any machine has taken, on a host that was busy with others:
-// one that hangs shall not take the time of all that come behind it.
-const enough = 20 * time.Minute
+// usualTimeout is longer than any machine has taken, even on a busy host. A machine
+// that hangs must not use up the time of the next ones.
+const usualTimeout = 20 * time.Minute
 
-// machineTimeout is the limit of a machine's life: what is left of the test's own,
-// or enough if its tests have their usual lengths.
+// machineTimeout returns how long a machine may run: the rest of the test's own time,
+// but at most usualTimeout if its tests have their usual lengths.
 func machineTimeout(t *testing.T) time.Duration {
 	limit := 3 * time.Hour
 	if os.Getenv("SOAK") == "" && os.Getenv("CHAOS") == "" {
-		limit = enough
+		limit = usualTimeout
 	}
 	if end, ok := t.Deadline(); ok {
 		limit = min(limit, time.Until(end))
@@ -70,7 +70,7 @@ func machineTimeout(t *testing.T) time.Duration {
 	return limit
 }
 
-// smoke returns the README's smoke test, as it is typed there.
+// smoke returns the README's smoke test, unchanged.
 func smoke(t *testing.T) []byte {
 	t.Helper()
 	root, err := repo.Root()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package daemon_test holds what the daemon writes against other people's
-// parsers, which the daemon's own module does without.
+// Package daemon_test checks the daemon's files with third-party parsers, on which
+// the daemon's own module does not depend.
 package daemon_test
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// golden returns a file that the daemon's own tests hold its metrics to.
+// golden returns a file with which the daemon's own tests compare its metrics.
 func golden(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../daemon/testdata", name))
@@ -28,8 +28,8 @@ func golden(t *testing.T, name string) string {
 	return string(text)
 }
 
-// parse parses metrics as Prometheus does, and returns the value of each sample
-// by name and labels but for the file system's.
+// parse parses metrics as Prometheus does. It returns the samples' values by name and
+// labels, without fsid.
 func parse(t *testing.T, text string) (map[string]float64, map[string]*dto.MetricFamily) {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -52,14 +52,14 @@ func parse(t *testing.T, text string) (map[string]float64, map[string]*dto.Metri
 			slices.Sort(labels)
 			id := name + strings.Join(labels, "")
 			if fsid != "0000000000000abc" {
-				t.Errorf("%s is of file system %q", id, fsid)
+				t.Errorf("%s has fsid %q", id, fsid)
 			}
 			value := m.GetGauge().GetValue()
 			if f.GetType() == dto.MetricType_COUNTER {
 				value = m.GetCounter().GetValue()
 			}
-			if _, twice := samples[id]; twice {
-				t.Errorf("%s is there twice", id)
+			if _, dup := samples[id]; dup {
+				t.Errorf("%s is a duplicate", id)
 			}
 			samples[id] = value
 		}
@@ -121,7 +121,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestMetricsWithoutClients: a family without samples is no error to a parser.
+// A family without samples is not an error for a parser.
 func TestMetricsWithoutClients(t *testing.T) {
 	if samples, _ := parse(t, golden(t, "metrics-idle.prom")); samples["scoutfs_notify_clients"] != 0 {
 		t.Errorf("%v clients", samples["scoutfs_notify_clients"])

@@ -19,8 +19,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// block returns the one fenced block of a language in a part of a document, from
-// a heading to the next of its kind.
+// block returns the only fenced block of a language below a heading of a document.
 func block(t *testing.T, text, heading, language string) string {
 	t.Helper()
 	_, part, ok := strings.Cut(text, "\n"+heading+"\n")
@@ -30,7 +29,7 @@ func block(t *testing.T, text, heading, language string) string {
 	part, _, _ = strings.Cut(part, "\n## ")
 	_, code, ok := strings.Cut(part, "\n```"+language+"\n")
 	if !ok {
-		t.Fatalf("there is no %s below %q", language, heading)
+		t.Fatalf("there is no block of %s below %q", language, heading)
 	}
 	code, rest, _ := strings.Cut(code, "\n```\n")
 	if strings.Contains(rest, "\n```"+language+"\n") {
@@ -39,8 +38,8 @@ func block(t *testing.T, text, heading, language string) string {
 	return code + "\n"
 }
 
-// buildGo builds a program as if it were a part of the project, so that it needs
-// no module of its own.
+// buildGo builds a program as a part of the project's module, so that it needs none
+// of its own.
 func buildGo(t *testing.T, code string) (path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,7 +66,7 @@ func buildGo(t *testing.T, code string) (path string) {
 	return path
 }
 
-// The README's piece of Go compiles.
+// The README's Go code compiles.
 func TestReadmeGo(t *testing.T) {
 	code := block(t, read(t, "README.md"), "## Use", "go")
 	buildGo(t, `package main
@@ -88,13 +87,13 @@ func run() error {
 `+code+"}\n")
 }
 
-// The programs of docs/consumers.md receive, tell losses from restarts, and
-// connect again.
+// The programs of docs/consumers.md receive records, tell losses from restarts, and
+// reconnect.
 func TestConsumers(t *testing.T) {
 	doc := read(t, "docs/consumers.md")
 	for _, tt := range []struct {
 		name  string
-		start func(t *testing.T) []string // the command line but for the socket
+		start func(t *testing.T) []string // returns the command line without the socket
 	}{
 		{"C", func(t *testing.T) []string {
 			cc, err := exec.LookPath("gcc")
@@ -105,7 +104,7 @@ func TestConsumers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// where the package has it
+			// where the package installs it
 			dir := t.TempDir()
 			err = os.Mkdir(filepath.Join(dir, "scoutfs"), 0o755)
 			if err == nil {
@@ -146,7 +145,7 @@ func TestConsumers(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 
-			// t.TempDir's are long, and a socket's path must not be.
+			// t.TempDir's paths are too long for a socket.
 			dir, err := os.MkdirTemp("", "consumer")
 			if err != nil {
 				t.Fatal(err)
@@ -156,7 +155,7 @@ func TestConsumers(t *testing.T) {
 			cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], path)...)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
-			// There is no socket yet, which must not end it.
+			// It must wait for a socket that does not exist yet.
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -184,8 +183,8 @@ open ino 7 uid 1000
 	}
 }
 
-// serve is a daemon that turns its first client away, is restarted, and then
-// serves another mount.
+// serve acts as a daemon that refuses its first client, is restarted, and then serves
+// another mount.
 func serve(ctx context.Context, path string) error {
 	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
@@ -235,11 +234,10 @@ func serve(ctx context.Context, path string) error {
 		}
 		conn.Close()
 	}
-	// The next one has taken what was sent before: it comes when the last stream
-	// has ended.
+	// The program reconnects after the last stream's end, so it has received all of it.
 	conn, err := ln.AcceptUnix()
 	if err != nil {
-		return errors.Join(errors.New("it does not connect again"), err)
+		return errors.Join(errors.New("the program did not reconnect"), err)
 	}
 	return conn.Close()
 }

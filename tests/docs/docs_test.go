@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package docs holds the documentation against what it documents.
+// Package docs checks the documentation against what it documents.
 package docs
 
 import (
@@ -49,7 +49,7 @@ func submatches(re, text string) []string {
 	return slices.Compact(found)
 }
 
-// The README's table has the supported releases and no others.
+// The README's table lists exactly the supported releases.
 func TestReleases(t *testing.T) {
 	want, err := series.Versions(filepath.Join(root(t), "patches"))
 	if err != nil {
@@ -57,11 +57,11 @@ func TestReleases(t *testing.T) {
 	}
 	got := submatches(`(?m)^\| (v[0-9.]+) \|`, read(t, "README.md"))
 	if !slices.Equal(got, want) {
-		t.Errorf("README.md tells of releases %v, patches/ has %v", got, want)
+		t.Errorf("README.md lists releases %v, patches/ has %v", got, want)
 	}
 }
 
-// Every target that is named in a document is in the Makefile.
+// The Makefile has every target that a document names, and links lead to files.
 func TestTargets(t *testing.T) {
 	targets := submatches(`(?m)^([a-z][a-z0-9-]*):`, read(t, "Makefile"))
 	for _, line := range strings.Split(read(t, "Makefile"), "\n") {
@@ -85,19 +85,20 @@ func TestTargets(t *testing.T) {
 		}
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(string(text), -1) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(doc), m[1])); err != nil {
-				t.Errorf("%s links to %s, which is not there", filepath.Base(doc), m[1])
+				t.Errorf("%s links to %s, which does not exist", filepath.Base(doc), m[1])
 			}
 		}
 	}
 }
 
-// programs are the two commands, with the man page of each.
+// programs are the two commands with their man pages.
 var programs = []struct{ name, page string }{
 	{"scoutfs-notifyd", "scoutfs-notifyd.8"},
 	{"scoutfs-notify", "scoutfs-notify.1"},
 }
 
-// helpTexts returns what a program prints with -help, and each of its commands.
+// helpTexts returns a program's -help, followed by that of its commands, and the
+// commands' names.
 func helpTexts(t *testing.T, program string) (text string, commands []string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), program)
@@ -122,7 +123,7 @@ func helpTexts(t *testing.T, program string) (text string, commands []string) {
 	return text, commands
 }
 
-// --help and man page tell of the same flags and commands.
+// -help and the man page list the same flags and commands.
 func TestManPages(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
@@ -130,15 +131,15 @@ func TestManPages(t *testing.T) {
 			page := read(t, "packaging/man", p.page)
 			synopsis := section(t, page, "SYNOPSIS")
 			if listed := submatches(`(?m)^\.Cm ([a-z]+)$`, synopsis); !slices.Equal(listed, commands) {
-				t.Errorf("-help tells of the commands %v, %s of %v", commands, p.page, listed)
+				t.Errorf("-help lists the commands %v, %s lists %v", commands, p.page, listed)
 			}
 			got := submatches(`(?m)^  -([a-z-]+)`, text)
 			want := submatches(`(?m)^\.It Fl ([a-z-]+)`, page)
 			if !slices.Equal(got, want) {
-				t.Errorf("-help tells of the flags %v, %s of %v", got, p.page, want)
+				t.Errorf("-help lists the flags %v, %s lists %v", got, p.page, want)
 			}
 			if listed := submatches(`Fl ([a-z-]+)`, synopsis); !slices.Equal(got, listed) {
-				t.Errorf("-help tells of the flags %v, the synopsis of %v", got, listed)
+				t.Errorf("-help lists the flags %v, the synopsis lists %v", got, listed)
 			}
 			if len(got) == 0 {
 				t.Error("no flags were found")
@@ -147,7 +148,7 @@ func TestManPages(t *testing.T) {
 	}
 }
 
-// Files and man pages of the project that a text names are there.
+// The project's files and man pages that a text names exist.
 func TestNames(t *testing.T) {
 	texts := make(map[string]string)
 	for _, pattern := range []string{"README.md", "docs/*.md", "packaging/man/*"} {
@@ -172,16 +173,16 @@ func TestNames(t *testing.T) {
 	for name, text := range texts {
 		for _, m := range paths.FindAllStringSubmatch(text, -1) {
 			path := strings.TrimRight(m[1], ".")
-			if release.MatchString(path) { // an example, which need not be there
+			if release.MatchString(path) { // an example, which need not exist
 				continue
 			}
 			if _, err := os.Stat(filepath.Join(root(t), path)); err != nil {
-				t.Errorf("%s names %s, which is not there", name, path)
+				t.Errorf("%s names %s, which does not exist", name, path)
 			}
 		}
 		for _, m := range pages.FindAllStringSubmatch(text, -1) {
 			if page := m[1] + "." + m[2]; texts[page] == "" {
-				t.Errorf("%s names %s(%s), which is not there", name, m[1], m[2])
+				t.Errorf("%s names %s(%s), which does not exist", name, m[1], m[2])
 			}
 		}
 	}
@@ -198,8 +199,8 @@ func section(t *testing.T, page, name string) string {
 	return text
 }
 
-// scoutfs-notifyd(8) tells of the metrics that the daemon writes: their names,
-// types and labels. The daemon's own tests hold the file to the code.
+// scoutfs-notifyd(8) documents the daemon's metrics: their names, types and labels. The
+// daemon's own tests compare the file with the code.
 func TestMetrics(t *testing.T) {
 	types, labels := make(map[string]string), make(map[string][]string)
 	for line := range strings.Lines(read(t, "daemon/testdata/metrics.prom")) {
@@ -227,9 +228,9 @@ func TestMetrics(t *testing.T) {
 	page := read(t, "packaging/man/scoutfs-notifyd.8")
 	got := submatches(`(?m)^\.It Li (.*)$`, section(t, page, "METRICS"))
 	if !slices.Equal(got, want) {
-		t.Errorf("scoutfs-notifyd(8) tells of\n%s\nthe daemon writes\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("scoutfs-notifyd(8) documents\n%s\nthe daemon writes\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// What is said of them elsewhere.
+	// Other mentions of metrics.
 	for _, name := range submatches(`(?m)\b(scoutfs_notify_[a-z_]+)`, page+read(t, "README.md")) {
 		if types[name] == "" {
 			t.Errorf("there is no metric %s", name)
@@ -237,7 +238,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// scoutfs-notifyd(8) tells of the fields of state.json.
+// scoutfs-notifyd(8) documents the fields of state.json.
 func TestState(t *testing.T) {
 	want := jsonNames(reflect.TypeFor[notify.State](), "")
 	slices.Sort(want)
@@ -248,12 +249,11 @@ func TestState(t *testing.T) {
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("scoutfs-notifyd(8) tells of\n%s\nstate.json has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("scoutfs-notifyd(8) documents\n%s\nstate.json has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-// jsonNames returns the names of a struct's fields in JSON, those of its parts
-// included.
+// jsonNames returns the JSON names of a struct's fields, including nested ones.
 func jsonNames(typ reflect.Type, prefix string) []string {
 	var names []string
 	for i := range typ.NumField() {
@@ -272,7 +272,7 @@ func jsonNames(typ reflect.Type, prefix string) []string {
 	return names
 }
 
-// The log lines that scoutfs-notifyd(8) tells of are the daemon's.
+// The daemon has the log lines that scoutfs-notifyd(8) documents.
 func TestLogLines(t *testing.T) {
 	sources, err := filepath.Glob(filepath.Join(root(t), "daemon/*.go"))
 	if err != nil {

@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	envChaos = "CHAOS" // how many steps TestChaos takes
-	envSeed  = "SEED"  // of its random numbers
+	envChaos = "CHAOS" // number of steps of TestChaos
+	envSeed  = "SEED"  // seed of its random numbers
 )
 
-// chaos is a mount under load whose daemon and clients are ended at random.
+// chaos is a mount under load, whose daemon and clients are ended at random.
 type chaos struct {
 	*fs
 	t       *testing.T
@@ -34,14 +34,14 @@ type chaos struct {
 	load    atomic.Uint64
 	daemon  *daemon
 	watcher *watcher
-	crashes []*exec.Cmd // clients that will be killed
+	tails   []*exec.Cmd // clients to kill
 	seen    uint64
 }
 
-// watcher is the client whose numbers are checked. It ends with its daemon.
+// watcher is a client that checks the order of seq. It ends with its daemon.
 type watcher struct {
 	c    *notify.Client
-	last *atomic.Uint64 // seq of this mount, over all watchers
+	last *atomic.Uint64 // last seq of this mount, shared by its watchers
 	n    atomic.Uint64
 	done chan error
 }
@@ -57,8 +57,8 @@ func (c *chaos) watch(last *atomic.Uint64) {
 				return
 			}
 			for _, r := range recs {
-				if was := last.Swap(r.Seq); r.Seq <= was {
-					c.t.Errorf("seq %d came after %d", r.Seq, was)
+				if prev := last.Swap(r.Seq); r.Seq <= prev {
+					c.t.Errorf("seq %d follows %d", r.Seq, prev)
 				}
 			}
 			w.n.Add(uint64(len(recs)))
@@ -67,30 +67,31 @@ func (c *chaos) watch(last *atomic.Uint64) {
 	c.watcher = w
 }
 
-// endWatch waits for the end of the stream, which the daemon's end must bring.
+// endWatch waits for the end of the stream, which must follow the daemon's end.
 func (c *chaos) endWatch() {
 	c.t.Helper()
 	w := c.watcher
 	select {
 	case err := <-w.done:
-		// killed, the daemon may have left the client's request unread
+		// a killed daemon may not have read the client's request
 		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, notify.ErrRefused) {
 			c.t.Errorf("the client's stream ended with %v", err)
 		}
 	case <-time.After(patience):
-		c.t.Fatal("the client's stream does not end with the daemon")
+		c.t.Fatal("the client's stream did not end with the daemon")
 	}
 	w.c.Close()
 	c.seen += w.n.Load()
 }
 
-// start starts a daemon and a watcher, and checks what must always hold.
+// start starts a daemon and a watcher.
 func (c *chaos) start(last *atomic.Uint64) {
 	c.t.Helper()
 	c.daemon = c.startDaemon()
 	c.watch(last)
 }
 
+// check checks what must hold at any time.
 func (c *chaos) check() {
 	c.t.Helper()
 	sock := notify.SocketPath(c.FSID)
@@ -117,7 +118,7 @@ func (c *chaos) check() {
 
 // TestChaos ends daemons, clients and mounts at random, under load.
 func TestChaos(t *testing.T) {
-	number := func(env string, or uint64) uint64 {
+	number := func(env string, def uint64) uint64 {
 		if s := os.Getenv(env); s != "" {
 			n, err := strconv.ParseUint(s, 10, 64)
 			if err != nil {
@@ -125,7 +126,7 @@ func TestChaos(t *testing.T) {
 			}
 			return n
 		}
-		return or
+		return def
 	}
 	steps := int(number(envChaos, 30))
 	seed := number(envSeed, uint64(time.Now().UnixNano()))
@@ -192,8 +193,8 @@ func TestChaos(t *testing.T) {
 			last = new(atomic.Uint64)
 			c.start(last)
 		}},
-		{"a client comes", 3, func() {
-			if len(c.crashes) >= 8 {
+		{"a client connects", 3, func() {
+			if len(c.tails) >= 8 {
 				return
 			}
 			cmd := exec.Command(Command, "tail", c.dir)
@@ -201,15 +202,15 @@ func TestChaos(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c.crashes = append(c.crashes, cmd)
+			c.tails = append(c.tails, cmd)
 		}},
 		{"a client crashes", 3, func() {
-			if len(c.crashes) == 0 {
+			if len(c.tails) == 0 {
 				return
 			}
-			n := c.rand.IntN(len(c.crashes))
-			cmd := c.crashes[n]
-			c.crashes = append(c.crashes[:n], c.crashes[n+1:]...)
+			n := c.rand.IntN(len(c.tails))
+			cmd := c.tails[n]
+			c.tails = append(c.tails[:n], c.tails[n+1:]...)
 			cmd.Process.Kill()
 			cmd.Wait()
 		}},
@@ -229,9 +230,9 @@ func TestChaos(t *testing.T) {
 			}
 		}
 		c.check()
-		// Under load: some accesses between any two steps.
-		// Drawn once, or the seed would not repeat the steps.
-		for enough := c.load.Load() + uint64(c.rand.IntN(20)); c.load.Load() < enough; {
+		// Let some accesses happen between steps. Draw their number exactly once
+		// per step, or the seed would not repeat the steps.
+		for target := c.load.Load() + uint64(c.rand.IntN(20)); c.load.Load() < target; {
 			time.Sleep(time.Millisecond)
 		}
 		if t.Failed() {
@@ -244,17 +245,17 @@ func TestChaos(t *testing.T) {
 	c.daemon.signal(unix.SIGTERM)
 	c.daemon.wait()
 	c.endWatch()
-	for _, cmd := range c.crashes {
+	for _, cmd := range c.tails {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	t.Logf("%v, %d reads of the file, %d records seen in order", taken, c.load.Load(), c.seen)
+	t.Logf("%v, %d reads of the file, %d records received in order", taken, c.load.Load(), c.seen)
 	if c.seen == 0 {
-		t.Error("no record was seen")
+		t.Error("no records were received")
 	}
 }
 
-// umountQuietly is umount without a line in the log each time.
+// umountQuietly is umount without a line in the log.
 func (c *chaos) umountQuietly() {
 	c.t.Helper()
 	if err := unix.Unmount(c.dir, 0); err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// stat agrees with the kernel's counters, with a daemon and without.
+// stat agrees with the kernel's counters, with and without a daemon.
 func TestStat(t *testing.T) {
 	f := setup(t)
 	f.create("a", 10)
@@ -50,7 +50,7 @@ func TestStat(t *testing.T) {
 	}
 }
 
-// top tells which file is read.
+// top shows which file is read.
 func TestTop(t *testing.T) {
 	f := setup(t)
 	ino := f.create("a", 10)
@@ -60,6 +60,6 @@ func TestTop(t *testing.T) {
 	stop()
 	t.Logf("%s%s", stdout, stderr)
 	if status != 0 || !strings.Contains(stdout, strconv.FormatUint(ino, 10)) {
-		t.Errorf("top ended with %d and does not tell of inode %d", status, ino)
+		t.Errorf("top ended with %d and does not show inode %d", status, ino)
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// receive returns the records up to and with the one that opens the inode.
+// receive returns records up to and including the open of inode last.
 func receive(t *testing.T, c *notify.Client, last uint64) []notify.Record {
 	t.Helper()
 	var recs []notify.Record
@@ -44,13 +44,13 @@ func wantContiguous(t *testing.T, recs []notify.Record) {
 	t.Helper()
 	for i := 1; i < len(recs); i++ {
 		if recs[i].Seq != recs[i-1].Seq+1 {
-			t.Errorf("seq %d comes after %d", recs[i].Seq, recs[i-1].Seq)
+			t.Errorf("seq %d follows %d", recs[i].Seq, recs[i-1].Seq)
 		}
 	}
 }
 
-// A workload whose records are known yields exactly those, from the kernel
-// through the daemon to the client.
+// A workload with known records delivers exactly those, from the kernel through the
+// daemon to the client.
 func TestKnownAnswer(t *testing.T) {
 	f := setup(t)
 	type proc struct {
@@ -139,12 +139,12 @@ func TestKnownAnswer(t *testing.T) {
 		}
 	}
 	if seen != len(recs) {
-		t.Errorf("%d records are of no worker", len(recs)-seen)
+		t.Errorf("%d records are not of any worker", len(recs)-seen)
 	}
 	t.Logf("%d records of %d processes", len(recs), len(procs))
 }
 
-// Records of a container's process have its ids in the initial namespaces.
+// Records of a process in a container have its ids in the initial namespaces.
 func TestNamespaces(t *testing.T) {
 	f := setup(t)
 	ino := f.create("a", 10)
@@ -165,7 +165,7 @@ func TestNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rep.PID != 1 {
-		t.Errorf("the worker is process %d of its namespace, not 1", rep.PID)
+		t.Errorf("the worker has pid %d in its namespace, not 1", rep.PID)
 	}
 	for _, typ := range []notify.Type{notify.TypeOpen, notify.TypeRead} {
 		rec, err := c.Next()
@@ -177,13 +177,13 @@ func TestNamespaces(t *testing.T) {
 			t.Errorf("record %+v, should have type %v, ino %d, pid %d, uid 100007, gid 100008", rec, typ, ino, pid)
 		}
 		if rec.TID < pid || rec.TID > pid+1000 {
-			t.Errorf("tid %d is not one of process %d in the initial namespace", rec.TID, pid)
+			t.Errorf("tid %d is not a thread of process %d in the initial namespace", rec.TID, pid)
 		}
 	}
 }
 
-// Only root of the initial user namespace gets records, whoever else knows where
-// the socket is.
+// Only root of the initial user namespace gets records. Knowing the socket's path is
+// not enough.
 func TestStrangers(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -199,7 +199,7 @@ func TestStrangers(t *testing.T) {
 		{"root", nil, true},
 		{"another user", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}, false},
 		{"another user in root's group", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 0}}, false},
-		{"root of a user namespace that root made", &syscall.SysProcAttr{
+		{"root of a user namespace created by root", &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: root, GidMappings: root,
 		}, false},
 		{"root of a container's user namespace", &syscall.SysProcAttr{
@@ -220,7 +220,7 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// umount succeeds at once while the daemon runs and has clients.
+// umount succeeds at the first try while the daemon runs and has clients.
 func TestUmountWithDaemon(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -269,8 +269,8 @@ func TestUmountWithDaemon(t *testing.T) {
 	}
 }
 
-// Told to end under load, the daemon delivers what it has drained, and says how
-// much that was.
+// A daemon that is stopped under load delivers all that it has drained, and logs how
+// many records that was.
 func TestStopUnderLoad(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -316,7 +316,7 @@ func TestStopUnderLoad(t *testing.T) {
 	t.Logf("%d records, up to number %d", got, last)
 }
 
-// After kill -9 the next daemon works, and a client that saw both finds a gap.
+// After kill -9 the next daemon works, and a client of both sees a gap.
 func TestKilledDaemon(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -328,7 +328,7 @@ func TestKilledDaemon(t *testing.T) {
 	d.signal(unix.SIGKILL)
 	d.wait()
 	if _, err := os.Stat(notify.SocketPath(f.FSID)); err != nil {
-		t.Errorf("this test is of a socket that is left: %v", err)
+		t.Errorf("the killed daemon should have left its socket: %v", err)
 	}
 	f.touch("a")
 
@@ -350,9 +350,9 @@ func TestSecondDaemon(t *testing.T) {
 		t.Errorf("a second scoutfs-notifyd ended with %d", status)
 	}
 	if !strings.Contains(stderr, f.dir) {
-		t.Error("its message does not say which mount point has the first")
+		t.Error("its message does not name the first daemon's mount point")
 	}
-	// and the first is as it was
+	// and the first still serves
 	end := f.create("end", 1)
 	c := f.dial()
 	f.touch("end")
@@ -363,7 +363,8 @@ func TestSecondDaemon(t *testing.T) {
 	}
 }
 
-// What cannot work says what to do, with the status that stops restarts.
+// On mounts that cannot work the daemon says what to do and exits with the status that
+// stops restarts.
 func TestUnsupported(t *testing.T) {
 	inGuest(t)
 	t.Run("not ScoutFS", func(t *testing.T) {
@@ -464,7 +465,7 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// The smoke test of the README works with stock tools, as it is typed.
+// The README's smoke test works with stock tools, unchanged.
 func TestSmoke(t *testing.T) {
 	f := setup(t)
 	f.create("file", 100)
@@ -479,6 +480,6 @@ func TestSmoke(t *testing.T) {
 		t.Errorf("%d lines are not whole records", n)
 	}
 	if !strings.HasPrefix(stdout, "00000000: ") {
-		t.Error("this is no output of xxd")
+		t.Error("this is not xxd's output")
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 // Package guest holds the tests that run inside the machines of tests/vm, and
-// the names that they and the host side agree on. On a host they are skipped.
+// the names that they share with the host side. On a host they are skipped.
 package guest
 
 import (
@@ -15,40 +15,40 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
-// EnvFS tells the tests which file system they have: StandIn or ScoutFS.
+// EnvFS is the variable that names the file system: StandIn or ScoutFS.
 const (
 	EnvFS   = "FS"
 	StandIn = "testfs"
 	ScoutFS = "scoutfs"
 )
 
-// EnvVersion is the release of ScoutFS that the machine has.
+// EnvVersion is the variable with ScoutFS's release.
 const EnvVersion = "SCOUTFS_VERSION"
 
-// What the host side puts into the machine.
+// Paths of files that the host side puts into the machine.
 const (
 	// Module is the module with notify support.
 	Module = "/guest/patched/scoutfs.ko"
 	// Unpatched is the module without it.
 	Unpatched = "/guest/unpatched/scoutfs.ko"
-	// Smoke is the smoke test of the README, as it is typed there.
+	// Smoke is the README's smoke test, unchanged.
 	Smoke = "/guest/smoke.sh"
 
 	Daemon  = "/bin/scoutfs-notifyd"
 	Command = "/bin/scoutfs-notify"
 )
 
-// MountHangs is what the tests say when mount(2) of real ScoutFS does not return:
+// MountHangs is what the tests print when mount(2) of real ScoutFS does not return:
 // now and then its client and its server, in the same kernel, both wait for the
-// other's first message. That is upstream's, and such a machine tells nothing.
+// other's first message. That is upstream's fault, and such a machine proves nothing.
 const MountHangs = "guest: mount(2) of ScoutFS does not return"
 
-// MountPoint is where the tests mount the file system, as README and man pages
-// do in their examples.
+// MountPoint is where the tests mount the file system, as in the examples of README
+// and man pages.
 const MountPoint = "/mnt/scoutfs"
 
-// FSID is what the stand-in is mounted with, so that it stays the same over a
-// remount as a real file system's does.
+// FSID is the fsid to mount the stand-in with. Like a real file system's, it stays
+// the same over a remount.
 const FSID = 0xfeedc0de12345678
 
 // LoadModule loads a kernel module.
@@ -74,9 +74,8 @@ var mkfs = sync.OnceValue(func() error {
 	return nil
 })
 
-// Mount mounts the file system that EnvFS names on a directory, which it makes.
-// Real ScoutFS keeps its files from one mount to the next, the stand-in starts
-// empty each time.
+// Mount creates dir and mounts the file system that EnvFS names there. Real ScoutFS
+// keeps its files from mount to mount; the stand-in starts empty each time.
 func Mount(dir string) error {
 	source, opts := "none", fmt.Sprintf("fsid=%x", uint64(FSID))
 	if os.Getenv(EnvFS) == ScoutFS {

@@ -24,8 +24,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
-// patience is how long a test waits for an event that must come. The machine
-// is emulated and shares two cores, so it is long.
+// patience is how long a test waits for something that must happen. It is long
+// because the machine is emulated and shares two cores.
 const patience = 60 * time.Second
 
 // Workers check thread ids, so main must stay on the main thread.
@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// dumpTasks has the machine's kernel tell what all its tasks are doing, shortly
-// before a test that hangs is ended for taking too long.
+// dumpTasks makes the machine's kernel log the state of all tasks shortly before a
+// test that hangs times out.
 func dumpTasks(timeout *flag.Flag) {
 	const before = 20 * time.Second
 	limit, err := time.ParseDuration(timeout.Value.String())
@@ -53,7 +53,7 @@ func dumpTasks(timeout *flag.Flag) {
 	})
 }
 
-// inGuest skips a test that does not run in a machine of tests/vm.
+// inGuest skips the test outside a machine of tests/vm.
 func inGuest(t *testing.T) {
 	t.Helper()
 	if os.Getenv(proto.EnvGuest) == "" {
@@ -112,10 +112,10 @@ func (f *fs) mount() {
 	if isScoutFS() {
 		hangs := time.AfterFunc(patience, func() {
 			fmt.Printf("\n%s\n", MountHangs)
-			unix.IoctlSetInt(1, unix.TCSBRK, 1) // until it has been written
-			// what waits for what, for the log
+			unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
+			// log the blocked tasks
 			os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
-			// This process could not even end.
+			// This process hangs in mount(2) and could not exit.
 			unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 		})
 		defer hangs.Stop()
@@ -130,7 +130,7 @@ func (f *fs) mount() {
 	}
 }
 
-// umount must succeed at the first try, whoever observes the mount.
+// umount must succeed at the first try, with or without a reader.
 func (f *fs) umount() {
 	f.t.Helper()
 	start := time.Now()
@@ -143,7 +143,7 @@ func (f *fs) umount() {
 
 func (f *fs) path(name string) string { return filepath.Join(f.dir, name) }
 
-// create makes a file of a size and returns its inode number.
+// create makes a file of size bytes and returns its inode number.
 func (f *fs) create(name string, size int) uint64 {
 	f.t.Helper()
 	data := bytes.Repeat([]byte("scoutfs-notify\n"), size/15+1)[:size]
@@ -162,7 +162,7 @@ func (f *fs) ino(name string) uint64 {
 	return st.Ino
 }
 
-// touch opens a file, which makes one record, and closes it again.
+// touch opens a file, which makes one record, and closes it.
 func (f *fs) touch(name string) {
 	f.t.Helper()
 	fd, err := unix.Open(f.path(name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -172,8 +172,7 @@ func (f *fs) touch(name string) {
 	unix.Close(fd)
 }
 
-// keepTouching opens a file again and again until the function that it returns is
-// called.
+// keepTouching opens a file repeatedly until the returned function is called.
 func (f *fs) keepTouching(name string) (stop func()) {
 	done := make(chan struct{})
 	var load sync.WaitGroup
@@ -209,7 +208,7 @@ func (f *fs) counter(name string) uint64 {
 	return n
 }
 
-// counters returns emitted and dropped.
+// counters returns the counters of emitted and dropped records.
 func (f *fs) counters() (emitted, dropped uint64) {
 	f.t.Helper()
 	return f.counter("notify_emitted"), f.counter("notify_dropped_ring_full")
@@ -221,13 +220,13 @@ type daemon struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 	done   chan struct{}
-	err    error // of Wait, once done is closed
+	err    error // of Wait, set when done is closed
 }
 
-// startDaemon returns when the daemon has said that it is ready.
+// startDaemon starts a daemon and waits until it reports that it is ready.
 func (f *fs) startDaemon(args ...string) *daemon {
 	f.t.Helper()
-	path := filepath.Join(f.t.TempDir(), "sd") // a folder of its own each time
+	path := filepath.Join(f.t.TempDir(), "sd") // TempDir is new each time
 	sd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		f.t.Fatal(err)
@@ -253,21 +252,21 @@ func (f *fs) startDaemon(args ...string) *daemon {
 			<-d.done
 		}
 		if f.t.Failed() {
-			f.t.Logf("scoutfs-notifyd said:\n%s", d.stderr.Bytes())
+			f.t.Logf("scoutfs-notifyd logged:\n%s", d.stderr.Bytes())
 		}
 	})
 
-	// As a service manager does, go on listening once it is ready.
+	// Like a service manager, keep reading after it is ready.
 	ready := make(chan struct{})
 	go func() {
 		buf := make([]byte, 4096)
-		for told := false; ; {
+		for reported := false; ; {
 			n, err := sd.Read(buf)
 			if err != nil {
 				return
 			}
-			if !told && bytes.Contains(buf[:n], []byte("READY=1")) {
-				told = true
+			if !reported && bytes.Contains(buf[:n], []byte("READY=1")) {
+				reported = true
 				close(ready)
 			}
 		}
@@ -277,7 +276,7 @@ func (f *fs) startDaemon(args ...string) *daemon {
 	case <-d.done:
 		f.t.Fatalf("scoutfs-notifyd ended before it was ready: %v", d.err)
 	case <-time.After(patience):
-		f.t.Fatal("scoutfs-notifyd did not get ready")
+		f.t.Fatal("scoutfs-notifyd did not become ready")
 	}
 	return d
 }
@@ -288,7 +287,7 @@ func (d *daemon) wait() int {
 	select {
 	case <-d.done:
 	case <-time.After(patience):
-		d.t.Fatal("scoutfs-notifyd does not end")
+		d.t.Fatal("scoutfs-notifyd did not end")
 	}
 	return d.cmd.ProcessState.ExitCode()
 }
@@ -321,7 +320,7 @@ func (f *fs) attach() *notify.Reader {
 	return r
 }
 
-// drain returns the records that wait in the kernel.
+// drain returns the records in the ring.
 func drain(t *testing.T, r *notify.Reader) []notify.Record {
 	t.Helper()
 	recs, err := tryDrain(r)
@@ -340,7 +339,7 @@ func tryDrain(r *notify.Reader) ([]notify.Record, error) {
 	return notify.Decode(nil, buf[:n*notify.RecordSize])
 }
 
-// poll returns the events of a descriptor, without waiting.
+// poll returns a descriptor's pending events.
 func poll(t *testing.T, fd int) int16 {
 	t.Helper()
 	return pollFor(t, fd, 0)

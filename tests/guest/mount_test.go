@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMachine is of the machine itself.
+// TestMachine checks the machine itself.
 func TestMachine(t *testing.T) {
 	inGuest(t)
 	var u unix.Utsname
@@ -23,7 +23,7 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The kernel hands on what it does not know of its command line.
+	// The kernel passes unknown parameters of its command line to init.
 	if got, _, _ := strings.Cut(string(cmdline), "\x00"); got != "/init" {
 		t.Errorf("PID 1 is %q, not /init", got)
 	}
@@ -32,8 +32,8 @@ func TestMachine(t *testing.T) {
 	}
 }
 
-// TestMount is of the file system without any reader: what fails here is not
-// the ring's fault.
+// TestMount checks the file system without a reader: a failure here is not the
+// ring's fault.
 func TestMount(t *testing.T) {
 	f := setup(t)
 	f.create("file", 8192)
@@ -52,7 +52,7 @@ func TestMount(t *testing.T) {
 	f.umount()
 	f.mount()
 	if !isScoutFS() {
-		return // it keeps nothing
+		return // the stand-in keeps nothing
 	}
 	got, err := os.ReadFile(f.path("file"))
 	if err != nil || !bytes.Equal(got, want) {

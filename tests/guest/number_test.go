@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Upstream's commands, of its ioctl.h.
+// Upstream's commands, from its ioctl.h.
 const (
 	iocReadXattrTotals = 0x4028e80f // _IOW(0xe8, 15, 40 bytes)
 	iocInjectTotlDelta = 0x4028e819 // _IOW(0xe8, 25, 40 bytes), from v1.31 on
@@ -35,10 +35,10 @@ type xattrTotal struct {
 	total, count uint64
 }
 
-// totals returns what the file system has.
+// totals returns the file system's xattr totals.
 func (f *fs) totals() []xattrTotal {
 	f.t.Helper()
-	// totals are read from what is committed
+	// only committed totals can be read
 	unix.Sync()
 	dir := f.openDir()
 	defer unix.Close(dir)
@@ -51,12 +51,12 @@ func (f *fs) totals() []xattrTotal {
 	return buf[:n]
 }
 
-// v1.31 gave nr 25 to a command that writes totals. Each gets to its own code,
-// or to none: ours never writes a total, and theirs still does.
+// v1.31 gave number 25 to a command that writes totals. Each of the two commands gets
+// to its own code or fails: ours never writes a total, and theirs still does.
 func TestSharedNumber(t *testing.T) {
 	inGuest(t)
 	if !isScoutFS() {
-		t.Skip("the stand-in has no command of upstream's with this number")
+		t.Skip("the stand-in does not have upstream's command with this number")
 	}
 	_, minor, _ := strings.Cut(os.Getenv(EnvVersion), ".")
 	n, err := strconv.Atoi(minor)
@@ -101,7 +101,7 @@ func TestSharedNumber(t *testing.T) {
 			if err != want {
 				t.Errorf("the command of v1.31 on %s: %v, should be %v", os.Getenv(EnvVersion), err, want)
 			}
-			// A mount may go on showing totals as it has read them before.
+			// A mount may keep showing totals that it read before.
 			f.umount()
 			f.mount()
 			after := f.totals()
@@ -112,7 +112,7 @@ func TestSharedNumber(t *testing.T) {
 				return
 			}
 			if len(after) != len(before)+1 {
-				t.Fatalf("totals before %v and after %v, one more is missing", before, after)
+				t.Fatalf("totals before %v and after %v, want one more", before, after)
 			}
 			if last := after[len(after)-1]; last.name != delta.name || last.total != 7 || last.count != 1 {
 				t.Errorf("the new total is %+v, should be %+v", last, delta)

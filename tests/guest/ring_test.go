@@ -21,8 +21,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// readNotify is struct scoutfs_ioctl_read_notify. The tests of the ioctl fill
-// it by hand, as the package notify would not let them.
+// readNotify is struct scoutfs_ioctl_read_notify, to fill with values that the
+// package notify does not allow.
 type readNotify struct {
 	recordsPtr uint64
 	recordsNr  uint32
@@ -49,7 +49,7 @@ func (f *fs) openDir() int {
 }
 
 // A ring that nobody drains keeps the first records and counts the others in
-// four places, which agree. None of the accesses fails or waits for a reader.
+// four places, which agree. No access fails or waits for a reader.
 func TestRingFull(t *testing.T) {
 	f := setup(t)
 	const accesses = 5000
@@ -76,14 +76,14 @@ func TestRingFull(t *testing.T) {
 	}
 	for i, rec := range recs {
 		if rec.Seq != uint64(i)+1 {
-			t.Fatalf("record %d has seq %d, the first of a mount has 1", i, rec.Seq)
+			t.Fatalf("record %d has seq %d; a mount's first has 1", i, rec.Seq)
 		}
 	}
 
 	f.touch("a")
 	next := drain(t, r)
 	if len(next) != 1 {
-		t.Fatalf("%d records after the ring was drained, not 1", len(next))
+		t.Fatalf("%d records after the drain, not 1", len(next))
 	}
 	emitted, droppedCounter := f.counters()
 	info := fdinfo(t, r.Fd())
@@ -112,7 +112,7 @@ func TestRingFull(t *testing.T) {
 	}
 }
 
-// Draining in pieces crosses the end of the ring without losing the order.
+// Draining in pieces keeps the order across the end of the ring.
 func TestRingWraps(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -133,7 +133,7 @@ func TestRingWraps(t *testing.T) {
 		}
 		for _, rec := range recs {
 			if lost, ok := gaps.Observe(rec.Seq); lost != 0 || !ok {
-				t.Fatalf("seq %d does not follow the one before it", rec.Seq)
+				t.Fatalf("seq %d does not continue from the previous record", rec.Seq)
 			}
 		}
 	}
@@ -189,7 +189,7 @@ func TestAttachErrors(t *testing.T) {
 	r.Close()
 }
 
-// Nobody but root of the initial user namespace can attach.
+// Only root of the initial user namespace can attach.
 func TestAttachPrivilege(t *testing.T) {
 	f := setup(t)
 	root := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
@@ -205,7 +205,7 @@ func TestAttachPrivilege(t *testing.T) {
 		err := cmd.Run()
 		t.Logf("%s: %s", name, stderr.Bytes())
 		if err == nil || !strings.Contains(stderr.String(), unix.EPERM.Error()) {
-			t.Errorf("%s: attaching ended with %v and not with EPERM", name, err)
+			t.Errorf("%s: attach ended with %v, not EPERM", name, err)
 		}
 	}
 	if got := f.counter("notify_reader_attached"); got != 0 {
@@ -254,7 +254,7 @@ func TestDrainErrors(t *testing.T) {
 		}
 	}
 
-	// what could be read but not be told of is not consumed
+	// records are not consumed if the result cannot be written
 	*(*readNotify)(unsafe.Pointer(&m[0])) = readNotify{recordsPtr: good + 64, recordsNr: 3}
 	if err := unix.Mprotect(m[:page], unix.PROT_READ); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestPoll(t *testing.T) {
 		t.Errorf("poll of a drained ring: %#x", got)
 	}
 
-	// the mount goes with a record undrained and a poller asleep
+	// unmount with an undrained record and a sleeping poller
 	go func() { woken <- pollFor(t, r.Fd(), patience) }()
 	f.touch("a")
 	if got := <-woken; got != unix.POLLIN {
@@ -352,7 +352,8 @@ func TestPoll(t *testing.T) {
 	r.Close()
 }
 
-// Who waits for edges is told of what a drain leaves behind, and of nothing else.
+// An edge-triggered poller is woken by the first record and by a drain that leaves
+// records, and by nothing else.
 func TestPollEdges(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -368,7 +369,7 @@ func TestPollEdges(t *testing.T) {
 	}
 	edges := func(after string, want int) {
 		t.Helper()
-		// The kernel queues edges as they come: there is nothing to wait for.
+		// The kernel queues edges at once: do not wait.
 		n, err := unix.EpollWait(ep, make([]unix.EpollEvent, 1), 0)
 		if err != nil || n != want {
 			t.Errorf("after %s: %d edges, error %v, not %d", after, n, err, want)
@@ -397,7 +398,7 @@ func TestPollEdges(t *testing.T) {
 	drainN(1, 1)
 }
 
-// The poller that sleeps through umount is woken by it.
+// umount wakes a sleeping poller.
 func TestUmountWakes(t *testing.T) {
 	f := setup(t)
 	r := f.attach()
@@ -410,7 +411,7 @@ func TestUmountWakes(t *testing.T) {
 	r.Close()
 }
 
-// Numbers go on over an attach, which skips one.
+// Numbers continue over an attach, which skips one.
 func TestReattach(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -418,9 +419,9 @@ func TestReattach(t *testing.T) {
 	f.touch("a")
 	f.touch("a")
 	first := drain(t, r)
-	f.touch("a") // is lost with the ring
+	f.touch("a") // lost with the ring
 	r.Close()
-	f.touch("a") // nobody sees it
+	f.touch("a") // not recorded
 	r = f.attach()
 	f.touch("a")
 	second := drain(t, r)
@@ -432,14 +433,14 @@ func TestReattach(t *testing.T) {
 	}
 }
 
-// Attach, emit, drain, detach and unmount race. The kernel must stay sound,
-// which its log tells, and numbers must never repeat or go back.
+// Attach, emit, drain, detach and unmount race. The kernel must log no trouble, and
+// numbers must never repeat or go back.
 func TestRaces(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
 	rounds := 20
 	if isScoutFS() {
-		rounds = 4 // its mount takes long
+		rounds = 4 // its mount is slow
 	}
 	var records, attaches atomic.Int64
 	for range rounds {
@@ -460,7 +461,7 @@ func TestRaces(t *testing.T) {
 		forever(func() { f.touch("a") })
 		forever(func() { f.touch("a") })
 
-		// Whoever has the reader hands its descriptor to the drainers.
+		// The one that attaches passes its reader to the drainers.
 		var last atomic.Uint64
 		var held *notify.Reader
 		for range 2 {
@@ -483,7 +484,7 @@ func TestRaces(t *testing.T) {
 					}
 					for _, rec := range recs {
 						if was := last.Swap(rec.Seq); rec.Seq <= was {
-							t.Errorf("seq %d comes after %d", rec.Seq, was)
+							t.Errorf("seq %d follows %d", rec.Seq, was)
 						}
 					}
 					records.Add(int64(len(recs)))

@@ -21,17 +21,17 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// envSoak says how long TestSoak runs, as Go's durations are written.
+// envSoak is the variable with TestSoak's duration, such as 10m.
 const envSoak = "SOAK"
 
 // The clients of TestSoak.
 const (
 	healthyClients = 8
 	stalledClients = 4
-	churnClients   = 4 // come and go
+	churnClients   = 4 // connect and disconnect
 )
 
-// stream is what one client has got.
+// stream is a client and a summary of the records it has received.
 type stream struct {
 	*notify.Client
 	data      uint64 // the inode that the load reads
@@ -41,16 +41,16 @@ type stream struct {
 	last      uint64
 	lastIno   uint64
 	backwards bool
-	wrong     *notify.Record // the first that the load cannot have made
+	wrong     *notify.Record // the first one that is not of the load
 	buf       []byte
 	err       error
 }
 
-// loadSize is how much the load of TestSoak reads at once.
+// loadSize is the size of the load's reads.
 const loadSize = 512
 
-// madeByLoad tells whether a record is one that the load of TestSoak makes: every
-// field of it, or all but a read's for the files that only mark an end.
+// madeByLoad reports whether a record can be of TestSoak's load, by every field. That
+// includes opens of the files that mark an end.
 func madeByLoad(r *notify.Record, data uint64) bool {
 	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.Flags != 0 || r.TimeNS == 0 ||
 		r.OpenFlags&unix.O_ACCMODE != unix.O_RDONLY {
@@ -90,16 +90,16 @@ func (s *stream) take() bool {
 	return true
 }
 
-// takeUntil receives up to and with a record of an inode.
+// takeUntil receives up to and including the first record of an inode.
 func (s *stream) takeUntil(ino uint64) {
 	for s.take() && s.lastIno != ino {
 	}
 }
 
-// lost is what is missing between the first record and the last.
+// lost returns how many records are missing between the first and the last.
 func (s *stream) lost() uint64 { return s.last - s.first + 1 - s.records }
 
-// metrics returns the samples of the metrics file, by name and labels.
+// metrics returns the samples in the metrics file, by name and labels without fsid.
 func (f *fs) metrics() map[string]uint64 {
 	f.t.Helper()
 	file, err := os.Open(filepath.Join(filepath.Dir(notify.SocketPath(f.FSID)), "metrics.prom"))
@@ -136,7 +136,8 @@ func perClient(m map[string]uint64, name string) map[string]uint64 {
 	return out
 }
 
-// settled returns the metrics once they count so many records and clients.
+// settled waits until the metrics show these numbers of records and clients, and
+// returns them.
 func (f *fs) settled(records uint64, clients int) map[string]uint64 {
 	f.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
@@ -145,7 +146,7 @@ func (f *fs) settled(records uint64, clients int) map[string]uint64 {
 			return m
 		}
 		if time.Now().After(end) {
-			f.t.Fatalf("the metrics do not come to %d records and %d clients: %v", records, clients, m)
+			f.t.Fatalf("the metrics did not reach %d records and %d clients: %v", records, clients, m)
 		}
 	}
 }
@@ -165,14 +166,14 @@ func (d *daemon) resident() uint64 {
 	return n
 }
 
-// processorTime is what the daemon has used, to a hundredth of a second.
+// processorTime returns the daemon's user and system time, in units of 10 ms.
 func (d *daemon) processorTime() time.Duration {
 	d.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	// behind the name come state and 10 more fields, then utime and stime
+	// after the name: state, 10 more fields, utime, stime
 	_, rest, _ := strings.Cut(string(text), ") ")
 	var ticks uint64
 	for _, field := range strings.Fields(rest)[11:13] {
@@ -194,8 +195,8 @@ func (d *daemon) descriptors() int {
 	return len(fds)
 }
 
-// At the highest rate there is, every client that reads gets everything that the
-// kernel delivered, whatever others do; and what was lost adds up.
+// At full load every client that reads gets all records that the kernel delivered,
+// whatever the others do, and the counts of lost records add up.
 func TestSoak(t *testing.T) {
 	duration := 10 * time.Second
 	if s := os.Getenv(envSoak); s != "" {
@@ -223,7 +224,7 @@ func TestSoak(t *testing.T) {
 	for range healthyClients {
 		healthy = append(healthy, connect(0))
 	}
-	// Packets of one record fill a queue soonest.
+	// Packets of one record fill a queue fastest.
 	for range stalledClients {
 		stalled = append(stalled, connect(1))
 	}
@@ -245,15 +246,15 @@ func TestSoak(t *testing.T) {
 					continue
 				}
 				if err != nil {
-					t.Errorf("a client that comes and goes: %v", err)
+					t.Errorf("churning client: %v", err)
 					return
 				}
 				c.SetReadDeadline(time.Now().Add(patience))
 				for range 500 * (n + 1) {
-					// it may be turned away: they come faster than the daemon can
-					// see them go
+					// it may be refused: clients connect faster than the daemon
+					// notices that others have left
 					if _, err := c.Next(); err != nil && !errors.Is(err, notify.ErrRefused) {
-						t.Errorf("a client that comes and goes: %v", err)
+						t.Errorf("churning client: %v", err)
 					}
 				}
 				c.Close()
@@ -279,20 +280,20 @@ func TestSoak(t *testing.T) {
 		})
 	}
 
-	// memory, twice a second
+	// sample memory twice a second
 	var memory []uint64
 	start := time.Now()
 	for time.Since(start) < duration {
 		time.Sleep(500 * time.Millisecond)
 		memory = append(memory, d.resident())
 	}
-	// whoever comes and goes may wait for one more record
+	// a churning client may wait for one more record, so end the load last
 	churnEnds.Store(true)
 	churners.Wait()
 	loadEnds.Store(true)
 	loaders.Wait()
 	elapsed := time.Since(start)
-	// once there is room in the ring for the last record
+	// make sure that the ring has room for the last record
 	f.settled(f.counter("notify_emitted"), len(healthy)+len(stalled))
 	f.touch("end")
 	readers.Wait()
@@ -300,12 +301,12 @@ func TestSoak(t *testing.T) {
 	emitted, dropped := f.counters()
 	emitted, dropped = emitted-emitted0, dropped-dropped0
 	m := f.settled(emitted0+emitted, len(healthy)+len(stalled))
-	t.Logf("%v: %d records emitted, %d dropped by the kernel, %.0f accesses/s, %d visits of clients that come and go",
+	t.Logf("%v: %d records emitted, %d dropped by the kernel, %.0f accesses/s, %d visits of churning clients",
 		elapsed.Round(time.Second), emitted, dropped, float64(emitted+dropped)/elapsed.Seconds(), visits.Load())
 	t.Logf("the daemon took %v of processor time for %d drains, %d of them of a full ring",
 		d.processorTime(), m["batches_total"], m["full_batches_total"])
 	if m["kernel_dropped_records_total"] != dropped {
-		t.Errorf("metric of records dropped by the kernel is %d, the counter %d", m["kernel_dropped_records_total"], dropped)
+		t.Errorf("kernel_dropped_records_total is %d, the kernel's counter %d", m["kernel_dropped_records_total"], dropped)
 	}
 	for i, s := range healthy {
 		switch {
@@ -314,24 +315,24 @@ func TestSoak(t *testing.T) {
 		case s.backwards:
 			t.Errorf("healthy client %d: seq went back", i)
 		case s.wrong != nil:
-			t.Errorf("healthy client %d: got %+v, which nobody has made", i, *s.wrong)
+			t.Errorf("healthy client %d: got %+v, which is not of the load", i, *s.wrong)
 		case s.records != emitted || s.lost() != dropped:
 			t.Errorf("healthy client %d: got %d records and missed %d; the kernel delivered %d and dropped %d",
 				i, s.records, s.lost(), emitted, dropped)
 		case s.sum != healthy[0].sum:
-			t.Errorf("healthy client %d: its bytes are not those of client 0", i)
+			t.Errorf("healthy client %d: its bytes differ from client 0's", i)
 		}
 	}
 
-	// The stalled ones read what they were sent, then see what they lost.
+	// The stalled clients read what they were sent, and then a gap of what they lost.
 	sent, lost := perClient(m, "client_sent_records_total"), perClient(m, "client_lost_records_total")
 	if len(sent) != len(healthy)+len(stalled) {
-		t.Fatalf("the metrics tell of %d clients, not %d", len(sent), len(healthy)+len(stalled))
+		t.Fatalf("the metrics list %d clients, not %d", len(sent), len(healthy)+len(stalled))
 	}
 	sentTo := make(map[uint64]int)
 	for labels, n := range sent {
 		if n+lost[labels] != emitted {
-			t.Errorf("client %s: %d sent and %d lost are not the %d emitted", labels, n, lost[labels], emitted)
+			t.Errorf("client %s: %d sent and %d lost do not add up to %d emitted", labels, n, lost[labels], emitted)
 		}
 		sentTo[n]++
 	}
@@ -356,7 +357,7 @@ func TestSoak(t *testing.T) {
 		}
 		missed := emitted - delivered[i]
 		if got := s.lost(); got != dropped+missed {
-			t.Errorf("stalled client %d: its gaps are %d records; %d were dropped by the kernel and %d not delivered",
+			t.Errorf("stalled client %d: its gaps add up to %d records; %d were dropped by the kernel and %d not delivered",
 				i, got, dropped, missed)
 		}
 		if missed == 0 {

@@ -18,7 +18,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// The test binary runs itself as the processes whose accesses are known.
+// The test binary runs itself as workers, processes with known accesses.
 const (
 	envWorker  = "GUEST_WORKER" // the role
 	envFile    = "GUEST_WORKER_FILE"
@@ -53,7 +53,7 @@ func workerMain(role string) int {
 	return 0
 }
 
-// worker prepares a process with a role.
+// worker prepares a worker with a role.
 func worker(role, file string, attr *syscall.SysProcAttr) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), envWorker+"="+role, envFile+"="+file)
@@ -62,7 +62,7 @@ func worker(role, file string, attr *syscall.SysProcAttr) *exec.Cmd {
 	return cmd
 }
 
-// fileSize is the size of the file that each worker has to itself.
+// fileSize is the size of each worker's own file.
 const fileSize = 10000
 
 const (
@@ -70,7 +70,7 @@ const (
 	fsgid = 4322
 )
 
-// process is what the steps of one worker share.
+// process is the state that the steps of one worker share.
 type process struct {
 	file string
 	fd   int
@@ -82,9 +82,9 @@ type process struct {
 type want struct {
 	typ            notify.Type
 	offset, length uint64
-	// flags are those of open(2) that the file does not keep.
+	// flags are those of open(2) that fcntl(F_GETFL) does not return.
 	flags    uint32
-	fs       bool // made under fsuid and fsgid
+	fs       bool // with fsuid and fsgid
 	created  bool // of the worker's second file
 	otherTID bool
 }
@@ -93,7 +93,7 @@ func read(offset, length uint64) []want {
 	return []want{{typ: notify.TypeRead, offset: offset, length: length}}
 }
 
-// step is one access and what it must return, and what must be recorded.
+// step is one access, what it must return, and its records.
 type step struct {
 	name string
 	do   func(p *process) (int, error)
@@ -103,10 +103,10 @@ type step struct {
 	want []want
 }
 
-// nothing is for steps of which there must be no record.
+// nothing marks steps that must not be recorded.
 var nothing []want
 
-// steps are the known answer. The file has fileSize bytes.
+// steps are the accesses with known records. The file has fileSize bytes.
 var steps = []step{
 	{name: "open", do: func(p *process) (n int, err error) {
 		p.fd, err = unix.Open(p.file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -160,13 +160,13 @@ var steps = []step{
 		return 0, unix.Fadvise(p.fd, 0, fileSize, unix.FADV_WILLNEED)
 	}},
 	{name: "open as O_PATH", want: nothing, do: openClose(unix.O_PATH)},
-	{name: "open a file that is not there", err: unix.ENOENT, want: nothing, do: func(p *process) (int, error) {
+	{name: "open a missing file", err: unix.ENOENT, want: nothing, do: func(p *process) (int, error) {
 		fd, err := unix.Open(p.file+".missing", unix.O_RDONLY, 0)
 		return fd, err
 	}},
-	{name: "open exclusively a file that is there", err: unix.EEXIST, want: nothing,
+	{name: "exclusively create an existing file", err: unix.EEXIST, want: nothing,
 		do: openClose(unix.O_RDWR | unix.O_CREAT | unix.O_EXCL)},
-	{name: "open for direct I/O, which there is none", err: unix.EINVAL, want: nothing,
+	{name: "open for direct I/O, which is not supported", err: unix.EINVAL, want: nothing,
 		do: openClose(unix.O_RDONLY | unix.O_DIRECT)},
 	{name: "open as a directory", err: unix.ENOTDIR, want: nothing,
 		do: openClose(unix.O_RDONLY | unix.O_DIRECTORY)},
@@ -248,7 +248,7 @@ func toPipe(do func(p *process, w int) (int, error)) func(*process) (int, error)
 	}
 }
 
-// report is what a worker tells of itself.
+// report is what a worker reports about itself.
 type report struct {
 	PID, TID, OtherTID int
 	OpenFlags          uint32 // fcntl(F_GETFL) of its file
@@ -286,7 +286,7 @@ func readOnce(file string) (report, error) {
 	return report{PID: os.Getpid(), TID: unix.Gettid()}, err
 }
 
-// listen returns the first record that comes from a socket.
+// listen returns the first record received from a socket.
 func listen(socket string) (notify.Record, error) {
 	c, err := notify.Dial(socket)
 	if err != nil {
@@ -297,8 +297,8 @@ func listen(socket string) (notify.Record, error) {
 	return c.Next()
 }
 
-// expected returns the records that the steps of one worker must have made,
-// without numbers and times.
+// expected returns the records that one worker's steps must have made, without seq
+// and time.
 func expected(t *testing.T, r report, uid, gid uint32, ino, newIno uint64) []notify.Record {
 	t.Helper()
 	var recs []notify.Record

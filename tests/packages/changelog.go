@@ -11,19 +11,13 @@ import (
 	"time"
 )
 
-// change is one entry of packaging/changelog, which is written as rpm's
-// changelogs are:
-//
-//   - Mon Nov 23 2026 Somebody <some@body.invalid> - 1
-//   - First release, told in a line
-//     or more.
-//
-// where the last number is the release N. (The first line starts with a star.)
+// change is one entry of packaging/changelog, which has the format of rpm's
+// changelogs. The last number of an entry's first line is the release N.
 type change struct {
-	date    time.Time // midnight UTC, as rpm takes it from 4.16 on
-	who     string    // with an address, which dpkg cannot do without
+	date    time.Time // midnight UTC, as in rpm since 4.16
+	who     string    // with an address, which dpkg requires
 	release int
-	notes   []string // one a dash, joined to a line
+	notes   []string // one for each dash, joined to a line
 }
 
 // parseChangelog reads packaging/changelog. Entries are newest first, each with
@@ -40,7 +34,7 @@ func parseChangelog(text string) ([]change, error) {
 			c, err = parseChangeHead(line[2:])
 			all = append(all, c)
 		case len(all) == 0 || !all[len(all)-1].note(line):
-			err = fmt.Errorf("%q is no entry, note or continuation", line)
+			err = fmt.Errorf("%q is not an entry, note or continuation", line)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
@@ -60,7 +54,8 @@ func parseChangelog(text string) ([]change, error) {
 	return all, nil
 }
 
-// note takes a line as a note of the entry or as the continuation of its last one.
+// note adds a line to the entry, as a note or as the continuation of the last one. It
+// returns false if line is neither.
 func (c *change) note(line string) bool {
 	if text, ok := strings.CutPrefix(line, "- "); ok {
 		c.notes = append(c.notes, strings.TrimSpace(text))
@@ -86,7 +81,7 @@ func parseChangeHead(s string) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	// time.Parse takes any day of the week; rpm refuses a wrong one.
+	// time.Parse accepts any day of the week; rpm refuses a wrong one.
 	if want := date.Format(layout); want != s[:len(layout)] {
 		return change{}, fmt.Errorf("%s is a %s", s[:len(layout)], date.Weekday())
 	}
@@ -99,14 +94,14 @@ func parseChangeHead(s string) (change, error) {
 	return change{date: date, who: who, release: release}, nil
 }
 
-// rpmChangelog writes the changelog for a spec, each release number as that of
-// package version version.
+// rpmChangelog returns the changelog for a spec, with version before each release
+// number.
 func rpmChangelog(all []change, version string) string {
 	var b strings.Builder
 	for _, c := range all {
 		fmt.Fprintf(&b, "* %s %s - %s-%d\n", c.date.Format("Mon Jan 02 2006"), c.who, version, c.release)
 		for _, n := range c.notes {
-			// A macro in a note would be expanded.
+			// rpm would expand a macro in a note.
 			fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(n, "%", "%%"))
 		}
 		b.WriteByte('\n')

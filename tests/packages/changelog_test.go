@@ -49,7 +49,7 @@ func TestParseChangelog(t *testing.T) {
 func TestParseChangelogErrors(t *testing.T) {
 	for name, text := range map[string]string{
 		"no entry":               "",
-		"no entry, note":         "- a note of nothing\n",
+		"not an entry, note":     "- a note without an entry\n",
 		"is a Monday":            "* Tue Nov 23 2026 x <x@y> - 1\n- y\n",
 		"NAME <ADDRESS> - ":      "* Mon Nov 23 2026 x <x@y> - one\n- y\n",
 		"x - 1\" must end in":    "* Mon Nov 23 2026 x - 1\n- y\n",
@@ -65,7 +65,7 @@ func TestParseChangelogErrors(t *testing.T) {
 	}
 }
 
-// The project's own changelog is one, and its newest entry is the release.
+// The project's own changelog parses.
 func TestChangelogOfProject(t *testing.T) {
 	text, err := os.ReadFile("../../packaging/changelog")
 	if err != nil {
@@ -84,8 +84,8 @@ func FuzzParseChangelog(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was taken in is written in a form that is taken in again, and the
-		// same. A spec doubles the signs that begin a macro.
+		// What parsed is written in a form that parses to the same. A spec doubles
+		// percent signs.
 		again := strings.ReplaceAll(rpmChangelog(all, "1.30"), "%%", "%")
 		again = strings.ReplaceAll(again, " - 1.30-", " - ")
 		got, err := parseChangelog(again)

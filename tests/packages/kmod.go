@@ -19,15 +19,15 @@ var utsReleaseRE = regexp.MustCompile(`(?m)^#define UTS_RELEASE "([^"/]+)"`)
 func (p *project) kernel(ctx context.Context) (kver, src string, err error) {
 	kver, src = p.kver, p.kernelSrc
 	if kver == "" && src != "" {
-		// Not include/config/kernel.release: Debian's names another there.
+		// Not include/config/kernel.release: Debian's holds another release.
 		file := filepath.Join(src, "include", "generated", "utsrelease.h")
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return "", "", fmt.Errorf("KERNEL_SRC=%s does not tell its release, set KVER too: %w", src, err)
+			return "", "", fmt.Errorf("read the kernel release of KERNEL_SRC=%s: %w (or set KVER, too)", src, err)
 		}
 		m := utsReleaseRE.FindSubmatch(text)
 		if m == nil {
-			return "", "", fmt.Errorf("%s has no UTS_RELEASE, set KVER too", file)
+			return "", "", fmt.Errorf("%s has no UTS_RELEASE: set KVER, too", file)
 		}
 		kver = string(m[1])
 	}
@@ -53,8 +53,8 @@ const (
 	dkmsKernelExcluded = 77
 )
 
-// kmod compiles the module of s with dkms, in trees of its own, and leaves it in
-// dist/kmod/vX.YY/KVER/. It needs no root.
+// kmod compiles the module of s with dkms in temporary trees and copies it to
+// dist/kmod/vX.YY/KVER/. It does not need root.
 func (p *project) kmod(ctx context.Context, s release) error {
 	kver, src, err := p.kernel(ctx)
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *project) kmod(ctx context.Context, s release) error {
 	dkms := func(verb string, more ...string) error {
 		args := []string{"dkms", verb, "-m", kmodName, "-v", p.dkmsVersion(s),
 			"--dkmstree", tree("dkms"), "--sourcetree", tree("src"), "--installtree", tree("install")}
-		// Run by root it would make itself a signing key in /var/lib/dkms.
+		// As root, dkms would create a signing key in /var/lib/dkms.
 		env := []string{"mok_signing_key=" + tree("key"), "mok_certificate=" + tree("cert")}
 		_, err := run.Command{Env: env, Argv: append(args, more...)}.Output(ctx)
 		return err
@@ -90,7 +90,7 @@ func (p *project) kmod(ctx context.Context, s release) error {
 	if err := dkms("add"); err != nil {
 		return err
 	}
-	// Newer dkms looks for headers under the install tree unless told.
+	// Newer dkms looks for headers in the install tree by default.
 	if err := dkms("build", "-k", kver, "--kernelsourcedir", src); err != nil {
 		switch run.ExitStatus(err) {
 		case dkmsKernelExcluded:

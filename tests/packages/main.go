@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Command packages makes the project's packages. The Makefile's targets are thin
-// names for its commands.
+// Command packages makes the project's packages. The Makefile's targets call its
+// commands.
 //
-// ScoutFS itself is never part of the repository: what needs its source takes it
-// from the user's own checkout, named by SCOUTFS_SRC.
+// ScoutFS's source is not part of the repository: commands that need it take it
+// from the user's checkout, SCOUTFS_SRC.
 package main
 
 import (
@@ -28,10 +28,11 @@ const usage = `usage: packages COMMAND [ARGUMENT...]
   srpm [VERSION...]    source packages
   rpm [VERSION...]     source packages and the packages rebuilt from them
   notifyd              daemon packages, rpm and deb
-  header FILE          write the C header out of the series
+  header FILE          write the C header that the series add
   all [VERSION...]     everything, with a repository index
   mock CHROOT [VERSION...]
-                       source packages, rebuilt by mock in mock/CHROOT.cfg
+                       source packages, and the packages that mock rebuilds from
+                       them with mock/CHROOT.cfg
   release [-n]         check that a release is due and create its tags; -n: check only
 
 Without VERSION: every release that has a series.
@@ -41,10 +42,10 @@ Environment:
   PATCHES_DIR        the series (default patches)
   DIST_DIR           where results go (default dist)
   KVER, KERNEL_SRC   kmod: kernel release (default the running one) and its headers
-  COMPILE_CHECK      when not empty, rpm, all and mock compile the module before
-                     they package it, for each kernel whose headers are below
-                     /usr/src/kernels; rpm and all for KERNEL_SRC, if that is
-                     set, which alone turns the check on
+  COMPILE_CHECK      if not empty, rpm, all and mock compile the module before
+                     they package it, for each kernel with headers below
+                     /usr/src/kernels. KERNEL_SRC makes rpm and all compile it
+                     for that kernel instead, also without COMPILE_CHECK
   SOURCE_DATE_EPOCH  time stamp of results (default the newest changelog entry)
 
 Relative paths start at the top of the repository.
@@ -53,7 +54,7 @@ Relative paths start at the top of the repository.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// What is packaged must not depend on the caller's umask.
+	// Packages must not depend on the caller's umask.
 	syscall.Umask(0o022)
 
 	err := execute(ctx, os.Args[1:], os.Stdout)
@@ -74,14 +75,14 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
-// command is one of the program's commands. args are what comes behind its name,
-// at least min and at most max, which is -1 for any number.
+// command is one of the program's commands. It takes min to max arguments after its
+// name; max is -1 for any number.
 type command struct {
 	min, max int
 	run      func(ctx context.Context, p *project, args []string) error
 }
 
-// each makes a command's run of what it does for one release: args names them.
+// each makes a command.run that calls do for each release in its arguments.
 func each(do func(p *project, ctx context.Context, r release) error) func(context.Context, *project, []string) error {
 	return func(ctx context.Context, p *project, args []string) error {
 		picked, err := p.pick(args)

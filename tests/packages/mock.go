@@ -14,10 +14,10 @@ import (
 
 const noMock = `mock is not installed:
     Fedora, RHEL family (EPEL):  dnf install mock && usermod -a -G mock USER
-    Debian 12 has no package of it: build in a container, docs/ci.md has one`
+    Debian 12 has no package of it: build in a container, as in docs/ci.md`
 
-// mock rebuilds the source packages of the series in the chroot that
-// mock/CHROOT.cfg describes, and writes source packages and packages to dist.
+// mock builds source packages of the series, rebuilds them in the chroot of
+// mock/CHROOT.cfg and writes both kinds of packages to dist.
 func (p *project) mock(ctx context.Context, chroot string, all []release) (err error) {
 	config, err := p.mockConfig(chroot)
 	if err != nil {
@@ -35,10 +35,10 @@ func (p *project) mock(ctx context.Context, chroot string, all []release) (err e
 		if err == nil {
 			os.RemoveAll(tmp)
 		} else {
-			os.Remove(tmp) // but not mock's logs, of which it has told
+			os.Remove(tmp) // unless it holds mock's logs, which the error names
 		}
 	}()
-	// mock builds as a user of its own.
+	// mock builds as another user.
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (p *project) mock(ctx context.Context, chroot string, all []release) (err e
 			return fmt.Errorf("srpm %s: %w", s.Version, err)
 		}
 		results := filepath.Join(tmp, s.Version)
-		// The chroot is set up once; cleaning is mock's business.
+		// The chroot is set up once; mock cleans it between packages.
 		args := []string{"--root", config, "--resultdir", results}
 		if p.compileCheck {
 			// Not KERNEL_SRC: the chroot has the headers that the spec requires.
@@ -67,7 +67,7 @@ func (p *project) mock(ctx context.Context, chroot string, all []release) (err e
 	return nil
 }
 
-// mockConfig returns the file that describes a chroot.
+// mockConfig returns a chroot's configuration file.
 func (p *project) mockConfig(chroot string) (string, error) {
 	configs, err := filepath.Glob(p.file("mock", "*.cfg"))
 	if err != nil {
@@ -84,11 +84,11 @@ func (p *project) mockConfig(chroot string) (string, error) {
 	return "", usageError(fmt.Sprintf("there is no chroot %q, only %s", chroot, strings.Join(known, ", ")))
 }
 
-// lastLines returns the end of a log.
+// lastLines returns the last n lines of a build.log.
 func lastLines(file string, n int) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "" // it failed before there was one, and has said why
+		return "" // it failed before the build, and has said why
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 	return "The end of build.log:\n" + strings.Join(lines[max(0, len(lines)-n):], "\n")

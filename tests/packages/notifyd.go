@@ -18,15 +18,15 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// arches are what the daemon is packaged for, by Go's names, which nfpm
+// arches are the architectures of the daemon's packages, by Go's names, which nfpm
 // translates.
 var arches = []string{"amd64", "arm64"}
 
 // programs are the packaged commands, folders of cmd/.
 var programs = []string{"scoutfs-notifyd", "scoutfs-notify"}
 
-// goCommand runs go as packages are built: static, and the same bytes in
-// every clone.
+// goCommand runs go with the settings for packages: static binaries, the same bytes
+// in every clone.
 func (p *project) goCommand(ctx context.Context, env []string, args ...string) (string, error) {
 	return run.Command{
 		Dir:  p.root,
@@ -42,8 +42,8 @@ func (p *project) notifyd(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	// -n compiles it into Go's cache and prints where; the first time, that takes
-	// a minute.
+	// -n compiles nfpm into Go's cache and prints its path. The first time takes a
+	// minute.
 	nfpm, err := p.goCommand(ctx, nil, "-C", p.file("tests"), "tool", "-n", "nfpm")
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (p *project) notifyd(ctx context.Context) error {
 	return nil
 }
 
-// stageNotifyd puts all that nfpm.yaml names into dir.
+// stageNotifyd puts all files that nfpm.yaml names into dir.
 func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "scripts"), 0o755); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	if err := os.WriteFile(at("copyright"), fmt.Appendf(nil, copyright, golang), 0o644); err != nil {
 		return err
 	}
-	// nfpm takes files' own times where it has nothing else.
+	// nfpm falls back to the files' own times.
 	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	})
 }
 
-// copyright is what Debian wants instead of a licence file.
+// copyright is Debian's replacement for a licence file.
 const copyright = `scoutfs-notify is licensed under the GNU General Public License, version 2 only,
 which is in /usr/share/common-licenses/GPL-2.
 
@@ -147,21 +147,21 @@ The programs contain Go's library and golang.org/x/sys, under this licence:
 
 %s`
 
-// golangLicense returns the licence of what is linked into the programs besides
-// this project: Go's library and golang.org/x/sys have the same one.
+// golangLicense returns the licence of the code that is linked into the programs
+// from elsewhere: Go's library and golang.org/x/sys share it.
 func (p *project) golangLicense(ctx context.Context) ([]byte, error) {
 	dir, err := p.goCommand(ctx, nil, "list", "-m", "-f", "{{.Dir}}", "golang.org/x/sys")
 	if err != nil {
 		return nil, err
 	}
-	// Empty without the module in the cache, which compiling has put there.
+	// Empty if the module is not in the cache; compiling has put it there.
 	if dir = strings.TrimSpace(dir); dir == "" {
 		return nil, errors.New("go list does not know where golang.org/x/sys is")
 	}
 	return os.ReadFile(filepath.Join(dir, "LICENSE"))
 }
 
-// gzipFile compresses a file to the same bytes every time.
+// gzipFile compresses a file, to the same bytes every time.
 func gzipFile(dst, src string) error {
 	text, err := os.ReadFile(src)
 	if err != nil {
@@ -189,13 +189,12 @@ func gzipBytes(text []byte) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// chglog writes the changelog for nfpm, in its YAML format, of which JSON is a
-// part.
+// chglog returns the changelog for nfpm, which reads YAML: JSON is a subset.
 func chglog(all []change) ([]byte, error) {
 	type note struct {
 		Note string `json:"note"`
 	}
-	// Without it nfpm writes entries for debs that dpkg cannot read.
+	// Without this, dpkg cannot read the entries that nfpm writes for debs.
 	type deb struct {
 		Distributions []string `json:"distributions"`
 		Urgency       string   `json:"urgency"`

@@ -9,12 +9,11 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// packages writes the module's packages of the series and the daemon's to dist, with
-// an index for dnf. The module's need SCOUTFS_SRC: without it they are left out,
-// which is said.
+// packages writes the packages of the module and of the daemon to dist, with an
+// index for dnf. Without SCOUTFS_SRC it leaves out those of the module, and says so.
 func (p *project) packages(ctx context.Context, all []release) error {
 	if p.upstream == "" {
-		p.say("the packages of the module are left out: SCOUTFS_SRC is not set")
+		p.say("left out the packages of the module: SCOUTFS_SRC is not set")
 	} else {
 		for _, s := range all {
 			if err := p.rpm(ctx, s); err != nil {
@@ -25,7 +24,7 @@ func (p *project) packages(ctx context.Context, all []release) error {
 	if err := p.notifyd(ctx); err != nil {
 		return err
 	}
-	// The index is of what dist holds: packages of former releases stay in it.
+	// The index covers all of dist, with the packages of former releases.
 	if _, err := run.Output(ctx, "createrepo_c", "--quiet", p.dist); err != nil {
 		return err
 	}

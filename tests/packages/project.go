@@ -17,19 +17,19 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
-// kmodName is the name that DKMS knows the module source by.
+// kmodName is the module source's name in DKMS.
 const kmodName = "scoutfs-notify"
 
-// project is the repository and what the environment says about this run.
+// project is the repository, with the settings from the environment.
 type project struct {
 	root       string // repository, absolute
 	dist       string // where results go, absolute
 	upstream   string // ScoutFS checkout, absolute; empty when not given
 	kver       string // kernel release to compile for; empty: the running one
-	kernelSrc  string // its headers, absolute; empty: where the kernel's are installed
+	kernelSrc  string // its headers, absolute; empty: the installed ones
 	patchesDir string // absolute
 
-	compileCheck bool // packages compile the module before they are packed
+	compileCheck bool // compile the module before packaging it
 
 	number   int // N: one number for all series and for the daemon
 	epoch    time.Time
@@ -39,16 +39,16 @@ type project struct {
 	out io.Writer
 }
 
-// release is what the packages of one ScoutFS release are made of.
+// release is a ScoutFS release's series and supported kernels.
 type release struct {
 	*series.Series
-	kernels string // file with the expression of supported kernel releases
+	kernels string // file with a regular expression of supported kernel releases
 }
 
-// number is the release without the v, as package versions have it.
+// number returns the release without the v, as in package versions.
 func (r release) number() string { return strings.TrimPrefix(r.Version, "v") }
 
-// openProject reads the repository in root. Errors name the file to mend.
+// openProject reads the repository in root. Errors name the file to fix.
 func openProject(root string, getenv func(string) string, out io.Writer) (*project, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -97,7 +97,7 @@ func openProject(root string, getenv func(string) string, out io.Writer) (*proje
 	return p, err
 }
 
-// readNumber reads N, the one number that all packages of a release carry.
+// readNumber reads N, the number that all packages of a release share.
 func readNumber(file string) (int, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -110,8 +110,8 @@ func readNumber(file string) (int, error) {
 	return n, nil
 }
 
-// openReleases opens all series in dir. kernels is for those without a file of
-// that name of their own.
+// openReleases opens all series in dir. kernels is for series without a kernels.txt
+// of their own.
 func openReleases(dir, kernels string) ([]release, error) {
 	all, err := series.Select(dir)
 	if err != nil {
@@ -130,7 +130,7 @@ func openReleases(dir, kernels string) ([]release, error) {
 	return releases, nil
 }
 
-// pick returns the releases named, all of them without names.
+// pick returns the named releases, or all if there are no names.
 func (p *project) pick(names []string) ([]release, error) {
 	if len(names) == 0 {
 		return p.releases, nil

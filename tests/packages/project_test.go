@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// writeFiles makes files below a new folder.
+// writeFiles writes files below a new folder, which it returns.
 func writeFiles(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -26,7 +26,7 @@ func writeFiles(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// A release has its own list of kernels if there is one beside its patches.
+// A kernels.txt beside a release's patches takes precedence.
 func TestKernels(t *testing.T) {
 	const patch = "Subject: x\n\ndiff --git a/f b/f\nnew file mode 100644\n--- /dev/null\n+++ b/f\n@@ -0,0 +1 @@\n+x\n"
 	dir := writeFiles(t, map[string]string{
@@ -51,8 +51,7 @@ func TestReadNumber(t *testing.T) {
 	}
 }
 
-// The repository that this test is part of is one that the program can read, and
-// its release number and changelog agree.
+// The program can read this repository, and its release number and changelog agree.
 func TestOpenProject(t *testing.T) {
 	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
 	if err != nil {
@@ -71,15 +70,15 @@ func TestOpenProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.epoch.Unix() != 1000 || p.dist != "/d" || p.upstream != filepath.Join(p.root, "up") {
-		t.Errorf("the environment was not taken: %+v", p)
+		t.Errorf("the environment was ignored: %+v", p)
 	}
 	env["SOURCE_DATE_EPOCH"] = "yesterday"
 	if _, err := openProject("../..", func(name string) string { return env[name] }, io.Discard); err == nil {
-		t.Error("SOURCE_DATE_EPOCH=yesterday was taken")
+		t.Error("SOURCE_DATE_EPOCH=yesterday was accepted")
 	}
 }
 
-// Every series of the repository carries the same header.
+// All series of the repository add the same header.
 func TestHeader(t *testing.T) {
 	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
 	if err != nil {
@@ -104,7 +103,7 @@ func TestUsageErrors(t *testing.T) {
 	for _, args := range [][]string{{}, {"nonsense"}, {"notifyd", "x"}, {"stage", "v1.30"}, {"mock"}} {
 		err := execute(t.Context(), args, io.Discard)
 		if _, ok := err.(usageError); !ok {
-			t.Errorf("%v: %v is no usage error", args, err)
+			t.Errorf("%v: %v is not a usage error", args, err)
 		}
 	}
 }

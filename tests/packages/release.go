@@ -11,8 +11,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// releaseTags creates the tag vX.YY-notify-N of each series at HEAD. Nothing is
-// created unless all of them can be. dry only says what would be.
+// releaseTags creates the tag vX.YY-notify-N of each series at HEAD, or none if one
+// of them cannot be created. With dry it only prints them.
 func (p *project) releaseTags(ctx context.Context, dry bool) error {
 	git := func(args ...string) (string, error) {
 		out, err := run.Command{Dir: p.root, Argv: append([]string{"git"}, args...)}.Output(ctx)
@@ -37,7 +37,7 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 		tag := fmt.Sprintf("%s-notify-%d", s.Version, p.number)
 		at, err := git("rev-parse", "--verify", "--quiet", "refs/tags/"+tag+"^{commit}")
 		switch {
-		case err != nil: // there is none
+		case err != nil: // no such tag
 			tags = append(tags, tag)
 		case at != head:
 			return fmt.Errorf("tag %s is at commit %.12s: release %d is out, the next one needs a higher number in patches/RELEASE "+
@@ -45,7 +45,7 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 		}
 	}
 	if len(tags) == 0 {
-		p.say("release %d is tagged already, at HEAD", p.number)
+		p.say("release %d is already tagged, at HEAD", p.number)
 		return nil
 	}
 	if dry {
@@ -54,7 +54,7 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 	}
 	for i, tag := range tags {
 		if _, err := git("tag", "-a", "-m", fmt.Sprintf("Release %d of the series for ScoutFS %s", p.number, strings.Split(tag, "-")[0]), tag, head); err != nil {
-			// A half release would look like a whole one.
+			// An incomplete release would look complete.
 			if i > 0 {
 				_, undo := git(append([]string{"tag", "-d"}, tags[:i]...)...)
 				err = errors.Join(err, undo)
@@ -63,14 +63,14 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 		}
 	}
 	names := strings.Join(tags, " ")
-	// GitHub starts no job at all for more than three tags in one push. The newest
-	// series' tag, which is the one that starts it, comes last.
+	// One push each: GitHub starts no job for a push of more than three tags. The
+	// newest series' tag comes last, because it starts the job.
 	p.say("tagged %.12s: %s\npublish with: for tag in %s; do git push origin $tag || break; done", head, names, names)
 	return nil
 }
 
-// agree holds the places that tell of a version or of the interface against each
-// other.
+// agree checks that RELEASE and the changelog name the same release, and that all
+// series have the same interface.
 func (p *project) agree() error {
 	if got := p.changes[0].release; got != p.number {
 		return fmt.Errorf("patches/RELEASE says %d, packaging/changelog begins with %d", p.number, got)

@@ -79,7 +79,7 @@ func (s *scratch) release(dry bool) (string, error) {
 	return out.String(), err
 }
 
-// writeHook makes a repository write down what comes in each push.
+// writeHook makes a repository log the refs of each push.
 func writeHook(t *testing.T, dir string) {
 	t.Helper()
 	const hook = "#!/bin/sh\n{ cut -d' ' -f3; echo --; } >> pushes\n"
@@ -124,7 +124,7 @@ func TestRelease(t *testing.T) {
 		if got := s.git("cat-file", "-t", "v1.9-notify-1"); got != "tag" {
 			t.Errorf("the tag is a %s", got)
 		}
-		// What it prints to publish them does so, a tag at a time and the newest last.
+		// The printed command pushes one tag at a time, the newest series' last.
 		remote := t.TempDir()
 		s.git("init", "-q", "--bare", remote)
 		s.git("remote", "add", "origin", remote)
@@ -142,11 +142,11 @@ func TestRelease(t *testing.T) {
 		if want := "refs/tags/v1.9-notify-1\n--\nrefs/tags/v1.30-notify-1\n--\n"; err != nil || string(pushes) != want {
 			t.Errorf("pushed\n%s%v, want\n%s", pushes, err, want)
 		}
-		// Again, at the same commit, there is nothing to do.
+		// A second time, at the same commit, there is nothing to do.
 		if out, err := s.release(false); err != nil || !strings.Contains(out, "already") {
 			t.Errorf("a second time: %v\n%s", err, out)
 		}
-		// A release that is out stays what it is.
+		// A published release does not change.
 		s.write("patches/v1.9/notes", "")
 		s.commit()
 		refused(t, s, "needs a higher number")
@@ -167,13 +167,13 @@ func TestRelease(t *testing.T) {
 	})
 	t.Run("a tag cannot be created", func(t *testing.T) {
 		s := newScratch(t)
-		// A tag below its name keeps the second one from being made.
+		// This name keeps git from creating the second tag.
 		s.git("tag", "v1.30-notify-1/x")
 		refused(t, s, "v1.30-notify-1")
 	})
 }
 
-// The job of docs/ci.md starts for one tag of a release, its last one.
+// The job in docs/ci.md starts for one tag of a release, the last.
 func TestReleaseStartsJob(t *testing.T) {
 	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
 	if err != nil {
@@ -189,7 +189,7 @@ func TestReleaseStartsJob(t *testing.T) {
 	}
 }
 
-// Without mock, and for a chroot that there is none of, it is said what to do.
+// Errors say what to do without mock and for an unknown chroot.
 func TestMock(t *testing.T) {
 	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
 	if err != nil {
@@ -200,7 +200,7 @@ func TestMock(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if err := p.mock(t.Context(), "../mock/el9", p.releases); err == nil {
-		t.Error("a path was taken for a chroot")
+		t.Error("a path was accepted as a chroot")
 	}
 	if err := p.mock(t.Context(), "el9", p.releases); err == nil || !strings.Contains(err.Error(), "dnf install mock") {
 		t.Errorf("error %v", err)

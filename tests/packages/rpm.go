@@ -13,8 +13,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// spec returns the spec file of s: the parameters, the text that all versions
-// share, and the changelog.
+// spec returns the spec file of s: its parameters, the common text and the
+// changelog.
 func (p *project) spec(s release) (string, error) {
 	text, err := os.ReadFile(p.file("packaging", "scoutfs-notify.spec"))
 	if err != nil {
@@ -35,13 +35,13 @@ func (s release) packageName() string { return "scoutfs-notify-kmod-" + s.Versio
 
 // rpmbuild runs rpmbuild in topdir.
 //
-// Its _topdir is named by way of /proc/self/cwd, for a source package holds the spec
-// with its macros expanded: a path that differs would make another package.
-// Build sections change their folder, so they need the real path; nothing of it
-// gets into a package without compiled code.
+// For source packages _topdir is /proc/self/cwd: they hold the spec with its macros
+// expanded, and a path that differs would make a different package. Builds change
+// folders, so they need the real path; it does not get into packages without
+// compiled code.
 func (p *project) rpmbuild(ctx context.Context, topdir string, args ...string) error {
-	// HOME: Debian's rpm would leave a database in the user's, and take macros
-	// from there that make the result another.
+	// HOME: in the user's, Debian's rpm would leave a database and find macros that
+	// change the result.
 	env := []string{"HOME=" + topdir, "SOURCE_DATE_EPOCH=" + strconv.FormatInt(p.epoch.Unix(), 10)}
 	name := topdir
 	if args[0] == "-bs" {
@@ -82,7 +82,7 @@ func (p *project) srpm(ctx context.Context, s release, dir string) (string, erro
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		return "", err
 	}
-	// A source package records its files' times.
+	// Source packages record their files' times.
 	for _, f := range append(files, spec, s.prefix()+".tar.gz") {
 		name := filepath.Join(sources, filepath.Base(f))
 		if f == spec {
@@ -98,7 +98,7 @@ func (p *project) srpm(ctx context.Context, s release, dir string) (string, erro
 	return p.collect(filepath.Join(top, "SRPMS", "*.src.rpm"), dir)
 }
 
-// rpm writes the source package of s and the package that is rebuilt from it to dist.
+// rpm writes the source package of s and the package built from it to dist.
 func (p *project) rpm(ctx context.Context, s release) error {
 	srpm, err := p.srpm(ctx, s, p.dist)
 	if err != nil {

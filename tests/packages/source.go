@@ -15,7 +15,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// prefix is the folder name in the upstream archive, which the spec knows too.
+// prefix returns the name of the folder in upstream's archive. The spec has it, too.
 func (s release) prefix() string { return "scoutfs-" + s.number() }
 
 // archive returns upstream's tree at the tag of s, as a tar file. It holds the
@@ -48,8 +48,8 @@ func (p *project) archiveGzip(ctx context.Context, s release, file string) error
 func (s release) apply(ctx context.Context, dir string) error {
 	_, err := run.Command{
 		Dir: dir,
-		// dir may lie inside another work tree (dist/ does), where git apply would
-		// skip every path without a word.
+		// In another work tree, such as this project's dist/, git apply would
+		// silently skip every path.
 		Env:  []string{"GIT_CEILING_DIRECTORIES=" + filepath.Dir(dir)},
 		Argv: append([]string{"git", "apply", "--whitespace=nowarn"}, s.Paths()...),
 	}.Output(ctx)
@@ -85,8 +85,7 @@ func (p *project) dkmsVersion(s release) string {
 	return fmt.Sprintf("%s.%d", s.number(), p.number)
 }
 
-// commonHeader returns the C header of the interface, which is one for all
-// releases.
+// commonHeader returns the C header of the interface, which all releases share.
 func (p *project) commonHeader() (string, error) {
 	var all []*series.Series
 	for _, r := range p.releases {

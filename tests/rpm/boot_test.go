@@ -13,8 +13,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// TestSystemd boots a root file system that dnf installed the packages in, and
-// runs the tests of tests/rpm/guest there.
+// TestSystemd boots a root file system with the packages installed by dnf, and runs
+// the tests of tests/rpm/guest there.
 func TestSystemd(t *testing.T) {
 	dir := notifydPackages(t)
 	// The kernel that the stand-in's series is for.
@@ -32,18 +32,17 @@ func TestSystemd(t *testing.T) {
 		"--repofrompath=others,file://"+workDir+"/others",
 		"--repofrompath=release1,file://"+repoOf(first),
 		fmt.Sprintf("--repofrompath=notifyd1,file://%s/%d", notifydDir, first),
-		"install", "names-of-debian", kmod91, "scoutfs-notifyd")
+		"install", "debian-provides", kmod91, "scoutfs-notifyd")
 	contains(t, out, kmod91+": module built and installed for kernel "+k.Version)
 
-	// An emulated machine takes its time for what no test needs: device units for
-	// terminals, modules, a first boot's presets, and generators at each reload.
+	// Leave out what no test needs and an emulated machine is slow at: device units
+	// for terminals, modules, presets at first boot, generators at each reload.
 	m.sh(`echo 0123456789abcdef0123456789abcdef > /etc/machine-id
 rm -r /etc/systemd/system/*.wants /usr/lib/systemd/system-generators
 cd /usr/lib/systemd/system
 rm multi-user.target.wants/getty.target
 find sysinit.target.wants -type l ! -name '*journal*' ! -name systemd-tmpfiles-setup.service -delete`)
-	// A bind mount shows what is below mount points: not the host's folders, and
-	// nothing of /proc and /dev.
+	// A bind mount leaves out other mounts: the host's folders, /proc and /dev.
 	m.sh(`rm -rf /usr/src/linux-* /usr/lib/gcc /usr/lib/python3* /usr/share/man /var/cache /var/lib/apt
 mount --bind / /mnt
 mkfs.ext4 -q -O ^has_journal -d /mnt /image/root 1G`)

@@ -13,7 +13,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// tools makes a folder of programs, shell scripts by name.
+// tools makes a folder with shell scripts, given by name.
 func tools(t *testing.T, scripts map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -25,8 +25,8 @@ func tools(t *testing.T, scripts map[string]string) string {
 	return dir
 }
 
-// What tests/deps.sh does with what it finds: nothing but a note where there is no
-// Debian, whose names mean nothing there.
+// tests/deps.sh with packages installed or missing, as root and as a user, and on
+// another distribution, where it only prints a note.
 func TestDeps(t *testing.T) {
 	repo, err := repo.Root()
 	if err != nil {
@@ -42,11 +42,11 @@ func TestDeps(t *testing.T) {
 		tools map[string]string // all of PATH
 		args  []string
 		fails bool
-		want  string // is printed, on standard error; empty: nothing is
+		want  string // in standard error; empty: no output
 	}{
 		{name: "no dpkg", args: []string{"git", "rpm"}, want: "deps.sh: this is not Debian"},
 		{name: "a dpkg without packages", tools: map[string]string{"dpkg-query": "exit 1"},
-			args: []string{"git", "rpm"}, want: "names of what is needed: git rpm"},
+			args: []string{"git", "rpm"}, want: "Needed, by Debian's names: git rpm"},
 		{name: "installed", tools: map[string]string{"dpkg-query": debian}, args: []string{"git"}},
 		{name: "missing, a user", tools: map[string]string{"dpkg-query": debian, "apt-get": apt, "id": "echo 1000"},
 			args: []string{"git", "rpm"}, fails: true, want: "apt-get install -y --no-install-recommends rpm'"},
@@ -61,7 +61,7 @@ func TestDeps(t *testing.T) {
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			err := cmd.Run()
 			if (err != nil) != c.fails {
-				t.Errorf("exit: %v\n%s", err, stderr.String())
+				t.Errorf("deps.sh: %v\n%s", err, stderr.String())
 			}
 			if out := stdout.String(); out != "" {
 				t.Errorf("on standard output: %s", out)
@@ -74,7 +74,7 @@ func TestDeps(t *testing.T) {
 	}
 }
 
-// The releases that are named reach the program that builds.
+// The Makefile passes the named releases to the program that builds.
 func TestMakeVersions(t *testing.T) {
 	repo, err := repo.Root()
 	if err != nil {

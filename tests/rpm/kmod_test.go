@@ -16,36 +16,31 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// Where the machines find things.
+// Paths in the machines.
 const (
 	repoDir  = "/repo"      // this repository
-	workDir  = "/srv/stage" // stand-in upstream, its series, and what was built of them
+	workDir  = "/srv/stage" // stand-in upstream, its series and their packages
 	buildBin = workDir + "/build"
 )
 
-// built is what all tests of this file share: packages made once of the stand-in
-// upstream.
-type built struct {
-	dir string // on the host; workDir in a machine
+// buildOnce guards the packages of the stand-in upstream, which all tests share.
+var buildOnce struct {
+	sync.Once
+	dir string // on the host; workDir in a machine. Empty if the build failed.
 }
 
-var buildOnce = struct {
-	sync.Once
-	built
-}{}
-
-// The releases of the stand-in's series: first and second are good, broken has
-// code that does not compile for the first of the root's kernels. The second, which
-// is for clouds, has no sound.
+// The releases of the stand-in's series. first and second are good. broken has code
+// that does not compile for the first of the root's kernels; it does for the second,
+// the cloud kernel, which has no sound.
 const first, second, broken = 1, 2, 3
 
 func repoOf(release int) string { return fmt.Sprintf("%s/dist%d", workDir, release) }
 
-// packages builds the packages of the stand-in upstream and returns the mounts
-// that a machine needs to install them.
+// packages builds the packages of the stand-in upstream, once, and returns the
+// mounts with which a machine can install them.
 func packages(t *testing.T) []bind {
 	t.Helper()
-	root(t) // skips when it cannot be had
+	root(t) // skips the test if there can be none
 	buildOnce.Do(func() { buildStandin(t) })
 	if buildOnce.dir == "" {
 		t.Fatal("the packages of the stand-in upstream were not built, see the first test")
@@ -67,12 +62,12 @@ func buildStandin(t *testing.T) {
 	for _, release := range []int{first, second, broken} {
 		build(m, release, "rpm")
 	}
-	// What the packages require and a package of Debian provides, and stock
-	// ScoutFS's module package.
+	// A package that provides what Debian has by other names, and a stand-in for
+	// stock ScoutFS's module package.
 	m.sh(`
 cd /tmp
 cat > names.spec <<'END'
-Name: names-of-debian
+Name: debian-provides
 Version: 1
 Release: 1
 Summary: Names of what Debian packages provide
@@ -83,7 +78,7 @@ Provides: dkms = 3.0.10, gcc, make, elfutils-libelf-devel, systemd, /bin/sh
 Names.
 %files
 END
-sed -e 's/names-of-debian/kmod-scoutfs/' -e /^Provides/d names.spec > stock.spec
+sed -e 's/debian-provides/kmod-scoutfs/' -e /^Provides/d names.spec > stock.spec
 for spec in names.spec stock.spec; do
 	rpmbuild --quiet -bb --define '_rpmdir ` + workDir + `/others' $spec
 done
@@ -93,7 +88,7 @@ done`)
 	buildOnce.dir = dir
 }
 
-// compileBuild compiles the package-build program for the machine.
+// compileBuild compiles tests/packages for the machines.
 func compileBuild(t *testing.T, out string) {
 	t.Helper()
 	repo, err := repo.Root()
@@ -103,7 +98,7 @@ func compileBuild(t *testing.T, out string) {
 	host(t, repo, "env", "CGO_ENABLED=0", "go", "build", "-C", "tests", "-o", out, "./packages")
 }
 
-// builder returns a machine to build in, with the work folder writable.
+// builder returns a machine with a writable work folder.
 func builder(t *testing.T, dir string) *machine {
 	t.Helper()
 	repo, err := repo.Root()
@@ -113,7 +108,7 @@ func builder(t *testing.T, dir string) *machine {
 	return newMachine(t, bind{Source: repo, Target: repoDir}, bind{Source: dir, Target: workDir, Write: true})
 }
 
-// build runs the package-build program on the stand-in's series.
+// build runs tests/packages on the stand-in's series.
 func build(m *machine, release int, args ...string) string {
 	m.t.Helper()
 	out, err := tryBuild(m, release, nil, args...)
@@ -124,13 +119,13 @@ func build(m *machine, release int, args ...string) string {
 }
 
 func tryBuild(m *machine, release int, env []string, args ...string) (string, error) {
-	// Of two values the first counts.
+	// The first of two values counts.
 	env = append(env, "SCOUTFS_SRC="+workDir+"/upstream",
 		fmt.Sprintf("PATCHES_DIR=%s/series%d", workDir, release), "DIST_DIR="+repoOf(release))
 	return m.tryAs(env, append([]string{"env", "-C", repoDir, buildBin}, args...)...)
 }
 
-// dnf runs dnf with the packages of release, and what they require, to be had.
+// dnf runs dnf with access to the packages of release and their requirements.
 func dnf(m *machine, release int, args ...string) string {
 	m.t.Helper()
 	out, err := tryDnf(m, release, args...)
@@ -157,9 +152,9 @@ func kernels(m *machine) []string {
 	return strings.Fields(m.sh("ls /lib/modules"))
 }
 
-// check holds a machine against what must be true of it: pkg of release is
-// installed, its module in the given kernels' trees, and nothing of any other.
-// With pkg empty, nothing of any is.
+// check checks that pkg of release is installed and its module is in the given
+// kernels' trees, and that there is nothing of other packages. If pkg is empty, no
+// package may be installed.
 func check(m *machine, pkg string, release int, inKernels ...string) {
 	m.t.Helper()
 	version := strings.TrimPrefix(pkg, "scoutfs-notify-kmod-v")
@@ -177,7 +172,7 @@ func check(m *machine, pkg string, release int, inKernels ...string) {
 	}
 	equal(m.t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), want)
 	for _, k := range inKernels {
-		// By name, so that depmod's index is right, too.
+		// By name, to check depmod's index, too.
 		got := lines(m.sh("modinfo -k " + k + " -F git_describe scoutfs; modinfo -k " + k + " -F vermagic scoutfs | cut -d' ' -f1"))
 		equal(m.t, "module of "+k, got, []string{fmt.Sprintf("v%s-notify-%d", version, release), k})
 	}
@@ -205,7 +200,7 @@ func check(m *machine, pkg string, release int, inKernels ...string) {
 	equal(m.t, "dkms versions", lines(m.sh("find /var/lib/dkms -mindepth 2 -maxdepth 2 -path '*scoutfs*' ! -name 'kernel-*'")), want)
 }
 
-// keptLogs lists the compilers' output that failed installations kept.
+// keptLogs lists the compiler logs that failed installations kept.
 func keptLogs(m *machine) []string {
 	m.t.Helper()
 	return lines(m.sh("find /var/log -name '*scoutfs*'"))
@@ -217,21 +212,21 @@ func lines(out string) []string {
 	return l
 }
 
-// equal fails the test unless got and want hold the same, in any order.
+// equal fails the test unless got and want have the same elements, in any order.
 func equal(t *testing.T, what string, got, want []string) {
 	t.Helper()
 	without := func(a, b []string) []string {
 		return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
 	}
 	for _, s := range without(got, want) {
-		t.Errorf("%s: %q is too much", what, s)
+		t.Errorf("%s: %q is unexpected", what, s)
 	}
 	for _, s := range without(want, got) {
 		t.Errorf("%s: %q is missing", what, s)
 	}
 }
 
-// contains fails the test unless out has every one of texts.
+// contains fails the test unless out has all of texts.
 func contains(t *testing.T, out string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -241,8 +236,8 @@ func contains(t *testing.T, out string, texts ...string) {
 	}
 }
 
-// files lists all files of a machine but those that any transaction of dnf, dkms
-// or depmod leaves.
+// files lists all files of a machine, except those that every use of dnf, dkms or
+// depmod leaves.
 func files(m *machine) []string {
 	m.t.Helper()
 	return lines(m.sh(`find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var/tmp -o -path ` + workDir + ` \
@@ -250,21 +245,21 @@ func files(m *machine) []string {
 		-o -path /run/systemd -o -path '/var/lib/dkms/mok.*' \) -prune -o -print`))
 }
 
-// TestKmodLife takes one machine through what an admin does to the package: two
-// kernels, install, reinstall, upgrade, swaps, downgrade, remove.
+// TestKmodLife does what an admin does with the package, on a machine with two
+// kernels: install, reinstall, upgrade, swap, downgrade, remove.
 func TestKmodLife(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
-	// DKMS compiles with what a machine has that never built a package.
+	// DKMS must compile without the tools that only package builds need.
 	m.sh("rm /usr/bin/git /usr/bin/patch; if command -v git sparse; then exit 1; fi")
 	ks := kernels(m)
 	if len(ks) != 2 {
 		t.Fatalf("the root has kernels %v instead of two", ks)
 	}
-	dnf(m, first, "install", "names-of-debian")
+	dnf(m, first, "install", "debian-provides")
 	before := files(m)
 
-	// Each step is a transaction of its own; a failed one makes the rest moot.
+	// Steps after a failed one would tell nothing.
 	step := func(name string, f func(t *testing.T, m *machine)) {
 		if t.Failed() {
 			return
@@ -289,7 +284,7 @@ func TestKmodLife(t *testing.T) {
 		dnf(m, second, "upgrade", kmod91)
 		check(m, kmod91, second, ks...)
 	})
-	step("plain install of another is refused", func(t *testing.T, m *machine) {
+	step("install of another release is refused", func(t *testing.T, m *machine) {
 		out, err := tryDnf(m, second, "install", kmod92)
 		if err == nil {
 			t.Error("dnf install succeeded")
@@ -297,7 +292,7 @@ func TestKmodLife(t *testing.T) {
 		contains(t, out, "conflicts with scoutfs-notify-kmod provided by "+kmod91, "--allowerasing")
 		check(m, kmod91, second, ks...)
 	})
-	step("stock module is refused", func(t *testing.T, m *machine) {
+	step("install of the stock module is refused", func(t *testing.T, m *machine) {
 		out, err := tryDnf(m, second, "install", "kmod-scoutfs")
 		if err == nil {
 			t.Error("dnf install succeeded")
@@ -330,7 +325,8 @@ func TestKmodLife(t *testing.T) {
 	})
 }
 
-// hideKernel takes a kernel away from the machine; what is returned brings it back.
+// hideKernel removes a kernel from the machine and returns a function that restores
+// it.
 func hideKernel(m *machine, kernel string) func() {
 	m.t.Helper()
 	m.run("mv", "/lib/modules/"+kernel, "/root/"+kernel)
@@ -371,7 +367,7 @@ func TestKmodNoHeaders(t *testing.T) {
 	}
 	check(m, kmod91, first)
 
-	// The headers come, and the machine boots.
+	// The headers are installed, and the machine boots.
 	for _, k := range ks {
 		m.sh("mv /root/build-" + k + " /lib/modules/" + k + "/build")
 		m.run("dkms", "autoinstall", "-k", k)
@@ -379,7 +375,7 @@ func TestKmodNoHeaders(t *testing.T) {
 	check(m, kmod91, first, ks...)
 }
 
-// A kernel that ScoutFS does not support is skipped, not failed.
+// A kernel that ScoutFS does not support is skipped. That is not a failure.
 func TestKmodOtherKernel(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
@@ -387,7 +383,7 @@ func TestKmodOtherKernel(t *testing.T) {
 	bringBack := hideKernel(m, ks[1])
 	m.sh("cp -a /lib/modules/" + ks[0] + " /lib/modules/7.0.0-1.el11.x86_64")
 	out := dnf(m, first, "install", kmod91)
-	contains(t, out, "kernel 7.0.0-1.el11.x86_64 is none that ScoutFS 9.1 supports")
+	contains(t, out, "ScoutFS 9.1 does not support kernel 7.0.0-1.el11.x86_64")
 	if strings.Contains(out, "scriptlet failed") {
 		t.Errorf("a scriptlet failed:\n%s", out)
 	}
@@ -395,8 +391,8 @@ func TestKmodOtherKernel(t *testing.T) {
 	bringBack()
 }
 
-// One kernel's failure is loud, and what the compiler said is kept: dkms deletes it
-// when it builds for the next kernel, which succeeds.
+// One kernel's failure is loud, and the compiler's output is kept, although dkms
+// deletes it when it builds for the next kernel, which succeeds.
 func TestKmodCompileFailure(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
@@ -413,7 +409,7 @@ func TestKmodCompileFailure(t *testing.T) {
 	equal(t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), []string{"/lib/modules/" + ks[1] + "/extra/scoutfs.ko"})
 	equal(t, "rpm -V", lines(m.sh("rpm -V "+kmod91)), nil)
 
-	// The way out: another release, or none.
+	// An upgrade or a removal recovers.
 	dnf(m, second, "downgrade", kmod91)
 	check(m, kmod91, second, ks...)
 	tryDnf(m, broken, "upgrade", kmod91)
@@ -422,7 +418,7 @@ func TestKmodCompileFailure(t *testing.T) {
 	check(m, "", 0)
 }
 
-// failingDkms takes dkms's place, and is it but for installing.
+// failingDkms replaces dkms: it fails to install, and runs the real one for the rest.
 const failingDkms = `#!/bin/sh
 case $1 in
 install) echo "Error! as asked for"; exit 6 ;;
@@ -430,7 +426,7 @@ esac
 exec real-dkms "$@"
 `
 
-// A failure before anything is compiled has no log, and none is named.
+// A failure before the compiler runs leaves no log, so none is named.
 func TestKmodDkmsFailure(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
@@ -445,7 +441,7 @@ func TestKmodDkmsFailure(t *testing.T) {
 	check(m, "", 0)
 }
 
-// The same bytes, from another work folder and at another time.
+// Packages are the same bytes when built in another folder at another time.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	packages(t)
@@ -461,7 +457,7 @@ func TestReproducible(t *testing.T) {
 	compare(t, filepath.Join(buildOnce.dir, filepath.Base(repoOf(first))), again, 4)
 }
 
-// compare fails the test unless both folders hold the same n packages.
+// compare fails the test unless a and b hold the same n packages.
 func compare(t *testing.T, a, b string, n int) {
 	t.Helper()
 	found := 0
@@ -491,7 +487,7 @@ func compare(t *testing.T, a, b string, n int) {
 	}
 }
 
-// make kmod needs neither root nor network, and leaves nothing but the module.
+// make kmod needs neither root nor network, and leaves only the module.
 func TestKmodUnprivileged(t *testing.T) {
 	t.Parallel()
 	packages(t)
@@ -510,12 +506,12 @@ func TestKmodUnprivileged(t *testing.T) {
 	// Kernels that ScoutFS does not support are refused by name.
 	out, err := m.try(append(args[:len(args)-3], "KVER=7.0.0", "KERNEL_SRC=/lib/modules/"+ks[0]+"/build", buildBin, "kmod", "v9.2")...)
 	if err == nil {
-		t.Error("built for a kernel that is excluded")
+		t.Error("built for an unsupported kernel")
 	}
-	contains(t, out, "kernel 7.0.0 is none that")
+	contains(t, out, "does not support kernel 7.0.0")
 }
 
-// A patch that does not apply fails the package build, and says which.
+// A patch that does not apply fails the package build, which names it.
 func TestBadPatch(t *testing.T) {
 	t.Parallel()
 	packages(t)
@@ -528,14 +524,15 @@ func TestBadPatch(t *testing.T) {
 	contains(t, out, "0002-call-the-hooks.patch", "(%prep)")
 }
 
-// The compile check of the spec, asked for and not to be had, and for real: for the
-// headers that are named, and for all that are installed where EL installs them.
+// The spec's compile check: for KERNEL_SRC, for all headers where EL installs them,
+// and without any headers.
 func TestCompileCheck(t *testing.T) {
 	t.Parallel()
 	packages(t)
 	m := builder(t, buildOnce.dir)
 	ks := kernels(m)
-	// Of two kernels the broken release does not compile for the first.
+	// fails is the expected error; empty: the build must succeed. The broken release
+	// does not compile for the first of the two kernels.
 	try := func(release int, fails string, env ...string) {
 		t.Helper()
 		out, err := tryBuild(m, release, append(env, "DIST_DIR=/out"), "rpm", "v9.1")
@@ -565,6 +562,6 @@ func TestCompileCheck(t *testing.T) {
 	install(ks[0])
 	try(broken, "broken on purpose", "COMPILE_CHECK=1")
 	try(first, "", "COMPILE_CHECK=1")
-	// Those that are named go before those that are there.
+	// KERNEL_SRC takes precedence over installed headers.
 	try(broken, "", "COMPILE_CHECK=1", "KERNEL_SRC="+headers(ks[1]))
 }

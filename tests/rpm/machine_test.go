@@ -17,27 +17,27 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// machine is a throw-away root file system: the cached one below, what a test
-// changes in an overlay. Each command gets namespaces of its own for mounts,
-// processes and network (there is none), so that nothing is left on the host,
-// however the test ends.
+// machine is a throw-away root file system: the cached one, with an overlay for a
+// test's changes. Each command gets its own namespaces for mounts, processes and
+// network (without any interface), so that nothing is left on the host however the
+// test ends.
 type machine struct {
 	t    *testing.T
 	jail jail
 }
 
-// jail is what the child that becomes the command needs to know.
+// jail holds the parameters of the child process that becomes the command.
 type jail struct {
 	Lower  string // cached root, never written to
 	Upper  string // folder for changes; with Copy, the root itself
-	Copy   bool   // no overlays here: Upper is a copy of Lower
+	Copy   bool   // without overlays: Upper is a copy of Lower
 	Mounts []bind
 	Dir    string
 	Env    []string
 	Args   []string
 }
 
-// bind is a folder of the host in the root.
+// bind is a folder of the host to mount in the root.
 type bind struct {
 	Source, Target string
 	Write          bool
@@ -56,7 +56,7 @@ func newMachine(t *testing.T, mounts ...bind) *machine {
 		}
 	})
 	m := &machine{t: t, jail: jail{Lower: root(t), Upper: dir, Mounts: mounts}}
-	// Overlays on overlays are refused: a container without a volume has none.
+	// The kernel refuses overlays on overlays, as in a container without a volume.
 	if out, err := m.try("true"); err != nil {
 		t.Logf("no overlay (%v: %s), copying the root instead", err, out)
 		m.jail.Copy = true
@@ -114,7 +114,7 @@ func (m *machine) sh(script string) string {
 
 const jailEnv = "SCOUTFS_NOTIFY_TEST_JAIL"
 
-// enterJail turns this process, already in its namespaces, into the command.
+// enterJail turns this process, already in new namespaces, into the command.
 func enterJail(text string) error {
 	var j jail
 	if err := json.Unmarshal([]byte(text), &j); err != nil {
@@ -193,9 +193,9 @@ func enterJail(text string) error {
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, j.Args, j.Env))
 }
 
-// runDir returns a folder for this run of the tests. It is in the cache and not
-// among the temporary files, which may lie on an overlay or in memory. It goes
-// with the run; what killed runs left goes with the next one.
+// runDir returns a folder for this run of the tests. It is in the cache because
+// temporary files may be on an overlay or in memory. The end of the run removes it;
+// the next run removes those of killed runs.
 func runDir(t *testing.T) string {
 	t.Helper()
 	dir, err := runOnce()
@@ -215,7 +215,7 @@ var runOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	for _, dir := range old {
-		// Whoever still uses it holds the lock.
+		// A run that still uses it holds the lock.
 		if lock(dir) {
 			if err := os.RemoveAll(dir); err != nil {
 				return "", err
@@ -232,7 +232,8 @@ var runOnce = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// lock locks a folder for as long as this process lives, unless another has it.
+// lock locks a folder until this process ends. It returns false if another process
+// has the lock.
 func lock(dir string) bool {
 	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {

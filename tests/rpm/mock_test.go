@@ -4,8 +4,8 @@ package rpm
 
 import "testing"
 
-// rebuilder takes mock's place, which Debian does not have: it takes the arguments
-// that the real one was tried with, and rebuilds in the machine as it is.
+// rebuilder replaces mock, which Debian does not have. It accepts only the arguments
+// that were tried with the real one, and rebuilds in the machine itself.
 const rebuilder = `#!/bin/sh
 set -eu
 [ "$1 $3" = "--root --resultdir" ] && [ -f "$2" ]
@@ -27,7 +27,7 @@ rpmbuild --rebuild --nodeps $with --define "_topdir /tmp/mock" --define "_rpmdir
 cp "$2" "$results"
 `
 
-// What mock rebuilds lands in dist, and holds what "build rpm" packages.
+// mock's results are put into dist, with the same files as those of "packages rpm".
 func TestMock(t *testing.T) {
 	t.Parallel()
 	packages(t)
@@ -42,7 +42,7 @@ func TestMock(t *testing.T) {
 		}
 		equal(t, "files of packages", content("/out/"+chroot), content(repoOf(first)))
 	}
-	// Only what is named, and compiled before it is packaged.
+	// Only the named release, and with the compile check.
 	if out, err := tryBuild(m, first, []string{"DIST_DIR=/out/one"}, "mock", "el9", "v9.2"); err != nil {
 		t.Fatalf("build mock el9 v9.2: %v\n%s", err, out)
 	}
@@ -53,13 +53,13 @@ func TestMock(t *testing.T) {
 	}
 	out, err := tryBuild(m, broken, []string{"DIST_DIR=/out/checked", "COMPILE_CHECK=1"}, "mock", "el9", "v9.1")
 	if err == nil {
-		t.Error("mock packaged what does not compile")
+		t.Error("mock packaged a module that does not compile")
 	}
 	contains(t, out, "rebuild scoutfs-notify-kmod-v9.1-9.1-3.src.rpm in el9", "(%check)")
 	m.sh("touch /fail")
 	out, err = tryBuild(m, first, []string{"DIST_DIR=/out"}, "mock", "el9")
 	if err == nil {
-		t.Error("mock failed and build did not")
+		t.Error("mock failed, but the build did not")
 	}
 	contains(t, out, "rebuild scoutfs-notify-kmod-v9.1-9.1-1.src.rpm in el9", "error: as asked for")
 	m.sh("rm /usr/bin/mock")

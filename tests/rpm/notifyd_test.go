@@ -16,7 +16,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// notifydDir holds the daemon's packages in a machine.
+// notifydDir is the folder of the daemon's packages in a machine.
 const notifydDir = "/notifyd"
 
 var notifydOnce struct {
@@ -24,8 +24,8 @@ var notifydOnce struct {
 	dir string
 }
 
-// notifydPackages builds the daemon's packages, releases 1 and 2, on the host, which
-// has Go, and returns the folder that holds them.
+// notifydPackages builds releases 1 and 2 of the daemon's packages on the host, which
+// has Go, and returns their folder.
 func notifydPackages(t *testing.T) string {
 	t.Helper()
 	packages(t)
@@ -84,13 +84,13 @@ func TestNotifydReproducible(t *testing.T) {
 func TestNotifydRPM(t *testing.T) {
 	t.Parallel()
 	m := notifydMachine(t)
-	dnfNotifyd(m, first, "install", "names-of-debian")
+	dnfNotifyd(m, first, "install", "debian-provides")
 	before := files(m)
 
 	dnfNotifyd(m, first, "install", "scoutfs-notifyd")
 	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)
 	checkNotifyd(t, m, "1")
-	// A release number, not a semantic version that nfpm made up.
+	// The plain release number, which nfpm could have made a semantic version.
 	equal(t, "package", lines(m.sh("rpm -q scoutfs-notifyd")), []string{"scoutfs-notifyd-1-1.x86_64"})
 	contains(t, m.run("rpm", "-q", "--changelog", "scoutfs-notifyd"), " "+maintainer(t)+" - 1-1\n- First release: ")
 
@@ -111,7 +111,7 @@ func TestNotifydRPM(t *testing.T) {
 	equal(t, "files after removal", files(m), before)
 }
 
-// The daemon alone brings no module: which of them it would be is the node's business.
+// The daemon's package does not require a module's: the admin picks the release.
 func TestNotifydAlone(t *testing.T) {
 	t.Parallel()
 	m := notifydMachine(t)
@@ -130,7 +130,7 @@ func TestNotifydDeb(t *testing.T) {
 	dpkg("-i", deb(first))
 	who := maintainer(t)
 	equal(t, "maintainer", lines(m.run("dpkg-query", "-W", "-f", "${Maintainer}\\n", "scoutfs-notifyd")), []string{who})
-	// Whatever it cannot read, it warns of and goes on.
+	// dpkg-parsechangelog only warns about entries that it cannot read.
 	out := m.sh("zcat /usr/share/doc/scoutfs-notifyd/changelog.Debian.gz > /tmp/changelog; dpkg-parsechangelog -l /tmp/changelog")
 	contains(t, out, "Source: scoutfs-notifyd\n", "Version: 1-1\n", "Distribution: unstable\n", "Maintainer: "+who+"\n", "   * First release: ")
 	if strings.Contains(out, "warning") {
@@ -145,7 +145,7 @@ func TestNotifydDeb(t *testing.T) {
 	equal(t, "files after removal", files(m), before)
 }
 
-// maintainer returns who packaging/changelog says released, with the address.
+// maintainer returns the name and address in packaging/changelog's newest entry.
 func maintainer(t *testing.T) string {
 	t.Helper()
 	repo, err := repo.Root()
@@ -156,15 +156,15 @@ func maintainer(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// All have been the same.
+	// So far it is the same in all entries.
 	found := regexp.MustCompile(`^\* \w+ \w+ \d+ \d+ (.+) - \d+\n`).FindStringSubmatch(string(text))
 	if found == nil {
-		t.Fatalf("packaging/changelog begins with no release:\n%s", text)
+		t.Fatalf("packaging/changelog does not begin with a release:\n%s", text)
 	}
 	return found[1]
 }
 
-// checkNotifyd holds an installed package against what it promises.
+// checkNotifyd checks an installed package: programs, folder, man pages, header, unit.
 func checkNotifyd(t *testing.T, m *machine, version string) {
 	t.Helper()
 	for _, name := range []string{"scoutfs-notifyd", "scoutfs-notify"} {
@@ -176,7 +176,7 @@ func checkNotifyd(t *testing.T, m *machine, version string) {
 		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
 		equal(t, "warnings about "+file, lines(m.sh("zcat "+file+" | mandoc -T lint -W warning; man --warnings -l -Tutf8 -Z "+file+" 2>&1 >/dev/null")), nil)
 	}
-	// The header stands alone, in C and where the compiler looks for it.
+	// The header compiles by itself, from where the compiler looks for it.
 	m.sh(`cat > /tmp/consumer.c <<'END'
 #include <scoutfs/notify_ioctl.h>
 _Static_assert(sizeof(struct scoutfs_notify_record) == 64, "record");
@@ -188,10 +188,10 @@ gcc -std=c11 -Wall -Wextra -Werror -c -o /tmp/consumer.o /tmp/consumer.c`)
 
 var exposureRE = regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`)
 
-// checkUnit holds the installed unit against systemd's own opinion of it.
+// checkUnit runs systemd's own checks on the installed unit.
 func checkUnit(t *testing.T, m *machine) {
 	t.Helper()
-	// An instance of its mount; verify complains about whatever it does not know.
+	// verify complains about unknown units, so the instance needs its mount.
 	m.sh(`printf '[Mount]\nWhat=none\nWhere=/mnt/x\nType=scoutfs\n' > /run/mnt-x.mount`)
 	out, err := m.try("sh", "-c", "SYSTEMD_UNIT_PATH=/run: systemd-analyze verify --man=no scoutfs-notifyd@mnt-x.service; rm /run/mnt-x.mount")
 	if err != nil || strings.Contains(out, "scoutfs") {
@@ -201,14 +201,14 @@ func checkUnit(t *testing.T, m *machine) {
 systemd-analyze security --no-pager --offline=true /tmp/scoutfs-notifyd@mnt-x.service`)
 	found := exposureRE.FindStringSubmatch(out)
 	if found == nil {
-		t.Fatalf("systemd-analyze security says no exposure level:\n%s", out)
+		t.Fatalf("systemd-analyze security prints no exposure level:\n%s", out)
 	}
 	if level, err := strconv.ParseFloat(found[1], 64); err != nil || level > 2.0 {
 		t.Errorf("exposure level %s is above 2.0:\n%s", found[1], out)
 	}
 }
 
-// What rpmlint calls an error is one; packaging/rpmlint.toml says what is none here.
+// rpmlint reports no errors, other than those that packaging/rpmlint.toml filters.
 func TestRpmlint(t *testing.T) {
 	t.Parallel()
 	dir := notifydPackages(t)

@@ -20,16 +20,14 @@ import (
 // suite is the Debian release of the throw-away root.
 const suite = "bookworm"
 
-// rootPackages are what the root holds: dnf, rpm and dkms as they are, two kernels'
-// headers, and the tools that check what was built. No sparse: DKMS must do
-// without.
+// rootPackages are the root's packages: the real dnf, rpm and dkms, two kernels'
+// headers, and tools that check the results. No sparse: DKMS must work without it.
 var rootPackages = []string{
 	"createrepo-c", "dkms", "dnf", "dpkg-dev", "gcc", "git", "kmod", "libc6-dev", "make", "man-db", "mandoc", "patch", "rpm", "rpmlint",
 	"systemd", "linux-headers-amd64", "linux-headers-cloud-amd64",
 }
 
-// rootSetup makes the root one of the RHEL family as far as dkms, rpm and the
-// packages can tell.
+// rootSetup makes the root look like the RHEL family to dkms, rpm and the packages.
 const rootSetup = `cd "$1"
 mkdir -p etc/rpm etc/yum.repos.d var/lib/rpm usr/share/licenses
 # dkms asks it where modules go and what to do with modules that it finds there.
@@ -52,11 +50,11 @@ for dir in lib/modules/*; do
 done
 `
 
-// root returns the cached root file system, which it makes at first.
+// root returns the cached root file system, which it makes the first time.
 func root(t *testing.T) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount and to chroot: run the tests as root")
+		t.Skip("needs root to mount and chroot: run the tests as root")
 	}
 	dir, err := rootOnce()
 	if err != nil {
@@ -66,7 +64,7 @@ func root(t *testing.T) string {
 }
 
 var rootOnce = sync.OnceValues(func() (string, error) {
-	// What the recipe says is what the name says: another recipe, another root.
+	// The name has a hash of the recipe, so another recipe makes another root.
 	sum := sha256.Sum256([]byte(suite + strings.Join(rootPackages, " ") + rootSetup))
 	dir, err := repo.Cached("rpm", fmt.Sprintf("root-%x", sum[:6]), func(tmp string) error {
 		fmt.Fprintln(os.Stderr, "rpm: making the throw-away root")
@@ -82,7 +80,7 @@ var rootOnce = sync.OnceValues(func() (string, error) {
 	return filepath.Join(dir, "root"), err
 })
 
-// host runs a program of this machine in dir; it must succeed.
+// host runs a program on the host, in dir. It must succeed.
 func host(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)

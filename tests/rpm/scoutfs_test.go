@@ -16,8 +16,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// TestScoutFS builds all packages of the real versions and installs them as the
-// README says, one after the other, for the kernel that they compile for.
+// TestScoutFS builds all packages of the real versions and installs them as in the
+// README, one after the other, for a kernel that they support.
 func TestScoutFS(t *testing.T) {
 	source := os.Getenv("SCOUTFS_SRC")
 	if source == "" {
@@ -40,7 +40,7 @@ func TestScoutFS(t *testing.T) {
 	installAsREADME(m, versions, addKernel(m, kernel(t, "debian11")))
 }
 
-// TestREADME does the same with the stand-in's versions, for the kernels of the root.
+// TestREADME does the same with the stand-in's versions and the root's kernels.
 func TestREADME(t *testing.T) {
 	t.Parallel()
 	others := packages(t)
@@ -49,13 +49,13 @@ func TestREADME(t *testing.T) {
 	// Both versions and the daemon, for two architectures and as source.
 	names := strings.Fields(host(t, dist, "sh", "-c", "ls *.rpm *.deb"))
 	if len(names) != 8 {
-		t.Errorf("make packages made %d packages instead of 8: %v", len(names), names)
+		t.Errorf("%d packages instead of 8: %v", len(names), names)
 	}
 	m := newMachine(t, append(others, bind{Source: dist, Target: distDir})...)
 	installAsREADME(m, versions, kernels(m)...)
 }
 
-// distDir is what "make packages" made, in a machine.
+// distDir is the path of dist/ in a machine.
 const distDir = "/srv/dist"
 
 // buildPackages does what "make packages" does, and returns its dist/.
@@ -78,8 +78,8 @@ func buildPackages(t *testing.T, versions []string, env ...string) string {
 	return dist
 }
 
-// readme is how the README tells to install: the version that it takes for an example,
-// the commands that install, with distDir put in, and those that start the daemon.
+// readme is the README's way to install: the version of its example, the commands that
+// install, with distDir for the path, and those that start the daemon.
 type readme struct{ version, install, enable string }
 
 var (
@@ -88,7 +88,7 @@ var (
 	readmePathRE    = regexp.MustCompile(`(--repofrompath[ =][a-z-]+,)\S+`)
 )
 
-// readREADME takes the commands out of the README.
+// readREADME extracts the commands from the README.
 func readREADME(t *testing.T) readme {
 	t.Helper()
 	repo, err := repo.Root()
@@ -117,9 +117,9 @@ func readREADME(t *testing.T) readme {
 	return readme{version: versions[0][1], install: commands[:i], enable: commands[i:]}
 }
 
-// installAsREADME runs the README's commands that install (nothing runs here that could
-// start the daemon; tests/rpm/guest has a machine for the others), then swaps from version to version and
-// removes all.
+// installAsREADME runs the README's commands that install, then swaps from version to
+// version and removes all. There is no systemd to start the daemon; tests/rpm/guest
+// runs those commands.
 func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	t := m.t
 	t.Helper()
@@ -127,15 +127,15 @@ func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	installed := r.version
 	if !slices.Contains(versions, installed) {
 		installed = versions[0]
-		t.Logf("installing %s, the README takes %s for an example", installed, r.version)
+		t.Logf("installing %s instead of the README's example, %s", installed, r.version)
 	}
 	dnf := func(args ...string) {
 		t.Helper()
 		m.run(append([]string{"dnf", "--repofrompath", "scoutfs-notify," + distDir, "--nogpgcheck"}, args...)...)
 	}
-	// What an admin answers, and the requirements that are packages of Debian here.
+	// The admin answers yes. Debian provides the requirements by other names.
 	m.sh("echo assumeyes=1 >> /etc/dnf/dnf.conf; echo 9 > /etc/dnf/vars/releasever")
-	m.run("dnf", "--repofrompath", "others,"+workDir+"/others", "--nogpgcheck", "install", "names-of-debian")
+	m.run("dnf", "--repofrompath", "others,"+workDir+"/others", "--nogpgcheck", "install", "debian-provides")
 
 	m.sh(strings.Replace(r.install, r.version, installed, 1))
 	release := releaseOf(t, m, "scoutfs-notify-kmod-"+installed)
@@ -154,7 +154,7 @@ func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	check(m, "", 0)
 }
 
-// releaseOf returns N of an installed package.
+// releaseOf returns the release number N of an installed package.
 func releaseOf(t *testing.T, m *machine, pkg string) int {
 	t.Helper()
 	n, err := strconv.Atoi(m.run("rpm", "-q", "--qf", "%{RELEASE}", pkg))
@@ -164,9 +164,8 @@ func releaseOf(t *testing.T, m *machine, pkg string) int {
 	return n
 }
 
-// addKernel gives a machine a kernel of tests/vm instead of those that it has, and
-// returns its release: the headers, and of the modules what DKMS and modprobe
-// look for.
+// addKernel replaces a machine's kernels with one of tests/vm and returns its release.
+// It installs the headers, and as much of the modules as DKMS and modprobe look for.
 func addKernel(m *machine, k *vm.KernelTree) string {
 	m.t.Helper()
 	m.jail.Mounts = append(m.jail.Mounts,
@@ -182,7 +181,7 @@ depmod ` + k.Version)
 	return k.Version
 }
 
-// kernel returns a kernel of tests/vm.
+// kernel returns a kernel of tests/vm by name.
 func kernel(t *testing.T, name string) *vm.KernelTree {
 	t.Helper()
 	k, err := vm.Kernel(t.Context(), name)

@@ -15,10 +15,10 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 )
 
-// The stand-in upstream: a git repository laid out as ScoutFS is, with the
-// stand-in file system as its module, tags of its own and, for each tag, a series
-// that git format-patch wrote. The series adds the real notify files, taken out
-// of this repository's newest series.
+// The stand-in upstream: a git repository with the layout of ScoutFS's, the stand-in
+// file system as its module, its own tags and, for each tag, a series written by git
+// format-patch. The series add the real notify files, from this repository's newest
+// series.
 
 const standinMakefile = `obj-$(CONFIG_SCOUTFS_FS) := scoutfs.o
 
@@ -30,14 +30,14 @@ scoutfs-y +=			\
 	testfs.o
 `
 
-// ScoutFS says in its module which source it was made of, too.
+// ScoutFS's module, too, says which source it was built from.
 const standinDescribe = `// SPDX-License-Identifier: GPL-2.0-only
 #include <linux/module.h>
 MODULE_INFO(git_describe, SCOUTFS_GIT_DESCRIBE);
 `
 
-// upstream is a repository in dir/upstream and its series in folders
-// made by writeSeries.
+// upstream is a repository in dir/upstream, with its series in folders of dir that
+// writeSeries writes.
 type upstream struct {
 	t   *testing.T
 	dir string
@@ -60,7 +60,7 @@ func newUpstream(t *testing.T, dir string, versions ...string) *upstream {
 	}
 	s.write("kmod/src/Makefile", standinMakefile)
 	s.write("kmod/src/describe.c", standinDescribe)
-	// Upstream has a script there, and documents beside kmod.
+	// Upstream, too, has a script there, and documents beside kmod.
 	s.write("kmod/src/filter.sh", "#!/bin/bash\nexit 0\n")
 	if err := os.Chmod(s.path("kmod/src/filter.sh"), 0o755); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func (s *upstream) write(name, text string) {
 	}
 }
 
-// git runs git in the upstream repository, with nothing of the user's in it.
+// git runs git in the upstream repository, without the user's configuration.
 func (s *upstream) git(args ...string) string {
 	s.t.Helper()
 	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
@@ -114,8 +114,8 @@ func (s *upstream) commit(subject string) {
 	s.git("commit", "-q", "-m", subject)
 }
 
-// writeSeries makes a folder of series, dir/name, as patches/ is: release is N, and
-// edit changes what the last patch of each series holds.
+// writeSeries writes dir/name in the layout of patches/. release is N, and edit changes
+// the last patch of each series.
 func (s *upstream) writeSeries(name string, release int, edit func(version string)) {
 	s.t.Helper()
 	out := filepath.Join(s.dir, name)
@@ -144,7 +144,7 @@ func (s *upstream) writeOut(file, text string) {
 	}
 }
 
-// addNotify takes the notify files out of this repository's newest series.
+// addNotify writes the notify files of this repository's newest series.
 func (s *upstream) addNotify() {
 	s.t.Helper()
 	series, err := repo.Newest()

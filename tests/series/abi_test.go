@@ -13,9 +13,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// Nr 25 is upstream's from v1.31 on, with a direction and a size of its own. Its
-// header says whether the two commands can be told apart.
-func TestUpstreamsCommandIsAnother(t *testing.T) {
+// From v1.31 on, upstream has a command with number 25, too. Its direction and size
+// must tell it apart from ours.
+func TestCommandDiffersFromUpstreams(t *testing.T) {
 	src := os.Getenv("SCOUTFS_SRC")
 	if src == "" {
 		t.Skip("SCOUTFS_SRC is not set: upstream's ioctl.h is needed")
@@ -64,7 +64,7 @@ int main(void)
 		}
 		var ours, theirs uint64
 		if _, err := fmt.Sscanf(string(out), "%v %v", &ours, &theirs); err != nil {
-			t.Fatalf("%s: it printed %q", v, out)
+			t.Fatalf("%s: the program printed %q", v, out)
 		}
 		if theirs != 0 {
 			taken++
@@ -77,11 +77,11 @@ int main(void)
 		}
 	}
 	if taken == 0 {
-		t.Error("no release has SCOUTFS_IOC_INJECT_TOTL_DELTA, which v1.31 brought")
+		t.Error("no release has SCOUTFS_IOC_INJECT_TOTL_DELTA, which v1.31 added")
 	}
 }
 
-// apply.sh on real ScoutFS, each way to call it.
+// apply.sh on real ScoutFS, with and without a version.
 func TestApplyReal(t *testing.T) {
 	src := os.Getenv("SCOUTFS_SRC")
 	if src == "" {
@@ -115,14 +115,14 @@ func TestApplyReal(t *testing.T) {
 					t.Errorf("apply.sh %v: %s commits on %s for %d patches", args, n, v, len(want))
 				}
 			}
-			// What one git am per patch, without --3way, makes of it.
+			// git am without --3way gives the same tree.
 			merged := r.git("rev-parse", "HEAD^{tree}")
 			r.git("checkout", "-q", "--detach", v)
 			for _, p := range want {
 				r.git("am", "-q", p)
 			}
 			if strict := r.git("rev-parse", "HEAD^{tree}"); strict != merged {
-				t.Error("strict git am makes another tree")
+				t.Error("git am without --3way gives another tree")
 			}
 		})
 	}

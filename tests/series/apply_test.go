@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package series tests apply.sh, and what the series of the supported releases
-// have in common, with the tools of a user: git, sh and a C compiler.
+// Package main_test tests apply.sh and what the series of all releases share, with
+// a user's tools: git, sh and a C compiler.
 package main_test
 
 import (
@@ -20,8 +20,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
-// env is an environment in which neither the user's git configuration nor a
-// hook around this test plays a part. more comes last.
+// env returns an environment without the user's git configuration, and without
+// the variables of a hook that runs this test, followed by more.
 func env(more ...string) []string {
 	e := slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, "GIT_") || strings.HasPrefix(e, "EMAIL=")
@@ -32,7 +32,7 @@ func env(more ...string) []string {
 
 var someone = []string{"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.org"}
 
-// checkout is a repository that a test made.
+// checkout is a test's repository.
 type checkout struct {
 	t   *testing.T
 	dir string
@@ -66,7 +66,7 @@ func (r *checkout) commit(message string) {
 	r.git("commit", "-q", "-m", message)
 }
 
-// state is everything of a checkout that apply.sh must not change when it fails.
+// state describes everything in a checkout that a failed apply.sh must not change.
 func (r *checkout) state() string {
 	r.t.Helper()
 	var b strings.Builder
@@ -116,23 +116,23 @@ func apply(t *testing.T, script string, environ []string, args ...string) (stdou
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// body, other and third are unlike each other: git would take one for the renamed
-// other.
+// body, other and third share no lines: git would take similar files for renamed
+// ones.
 const (
 	body  = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n"
 	other = "eins\nzwei\ndrei\nvier\nfünf\nsechs\nsieben\nacht\n"
 	third = "un\ndeux\ntrois\nquatre\ncinq\nsix\nsept\nhuit\n"
 )
 
-// standIn makes a repository with the releases v1.1 and v1.2, series for both
-// and apply.sh beside them. The checkout is at v1.1.
+// standIn makes a repository with the releases v1.1 and v1.2, their series, and a
+// copy of apply.sh beside those. The checkout is at v1.1.
 func standIn(t *testing.T) (r *checkout, script string) {
 	t.Helper()
 	root, err := repo.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A blank in the names, because users have them.
+	// Users have spaces in names.
 	top := filepath.Join(t.TempDir(), "a folder")
 	r = &checkout{t, filepath.Join(top, "scout fs")}
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
@@ -185,7 +185,7 @@ func TestApply(t *testing.T) {
 	}{
 		{"finds the series", "v1.1", nil, "", someone},
 		{"finds another", "v1.2", nil, "", someone},
-		{"takes a version", "v1.2", []string{"v1.2"}, "", someone},
+		{"accepts a version", "v1.2", []string{"v1.2"}, "", someone},
 		{"from a folder inside", "v1.1", nil, "kmod/src", someone},
 		{"no committer known", "v1.1", nil, "", []string{"HOME=/nonexistent", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=user.useConfigOnly", "GIT_CONFIG_VALUE_0=true"}},
 		{"user's settings", "v1.1", nil, "", slices.Concat(someone, []string{"GIT_CONFIG_COUNT=3",
@@ -208,19 +208,19 @@ func TestApply(t *testing.T) {
 				t.Fatalf("exit status %d: %s%s", status, out, errs)
 			}
 			if want := tt.at + " with 2 patches of scoutfs-notify"; !strings.Contains(out, want) || errs != "" {
-				t.Errorf("it printed %q and %q, without %q", out, errs, want)
+				t.Errorf("it printed %q and %q, want %q", out, errs, want)
 			}
 			if got := r.git("log", "--format=%s", tt.at+"..work"); got != "second\nfirst" {
 				t.Errorf("commits on the branch: %q", got)
 			}
 			if got := r.git("status", "--porcelain"); got != "?? untracked" {
-				t.Errorf("status afterwards: %q", got)
+				t.Errorf("git status afterwards: %q", got)
 			}
 		})
 	}
 }
 
-// A release whose files moved a little since the series was made.
+// A release whose files changed a little since the series was made.
 func TestApplyMerges(t *testing.T) {
 	r, script := standIn(t)
 	r.write("kmod/src/super.c", strings.Replace(body, "two\n", "two changed\n", 1))
@@ -247,12 +247,12 @@ func TestApplyRefuses(t *testing.T) {
 		{"a path as version", nil, func(r *checkout) []string { return []string{"../patches/v1.1", r.dir} }, "there is no series"},
 		{"no tag", func(t *testing.T, r *checkout) { r.git("tag", "-d", "v1.1") }, func(r *checkout) []string { return []string{"v1.1", r.dir} }, "fetch --tags"},
 		{"no tags at all", func(t *testing.T, r *checkout) { r.git("tag", "-d", "v1.1", "v1.2") }, nil, "is at no supported release"},
-		{"an am under way", func(t *testing.T, r *checkout) {
+		{"an am in progress", func(t *testing.T, r *checkout) {
 			if err := os.Mkdir(filepath.Join(r.dir, ".git/rebase-apply"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "is in the middle of"},
-		{"a merge under way", func(t *testing.T, r *checkout) { r.git("merge", "-q", "--no-ff", "--no-commit", "main") }, nil, "is in the middle of"},
+		{"a merge in progress", func(t *testing.T, r *checkout) { r.git("merge", "-q", "--no-ff", "--no-commit", "main") }, nil, "is in the middle of"},
 		{"already patched", func(t *testing.T, r *checkout) {
 			r.write("kmod/src/notify_ioctl.h", "\n")
 			r.commit("patched by hand")
@@ -296,8 +296,8 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-// A hook that receives a push has a folder for new objects that may go away. Not
-// one of the commits may end there.
+// A hook that receives a push has a quarantine folder for new objects, which may be
+// deleted. No commit may end up there.
 func TestApplyKeepsItsObjects(t *testing.T) {
 	r, script := standIn(t)
 	quarantine := t.TempDir()
@@ -309,12 +309,12 @@ func TestApplyKeepsItsObjects(t *testing.T) {
 		t.Fatalf("exit status %d: %s", status, errs)
 	}
 	if found, err := os.ReadDir(quarantine); err != nil || len(found) > 0 {
-		t.Errorf("objects went to the hook's folder: %v %v", found, err)
+		t.Errorf("objects in the hook's folder: %v %v", found, err)
 	}
 	r.git("fsck", "--strict")
 }
 
-func TestApplyThroughALink(t *testing.T) {
+func TestApplyThroughLink(t *testing.T) {
 	r, script := standIn(t)
 	link := filepath.Join(t.TempDir(), "apply")
 	if err := os.Symlink(script, link); err != nil {
@@ -337,7 +337,7 @@ func TestApplyThroughALink(t *testing.T) {
 	}
 }
 
-// What git knows better is told in its words, and the rest is not.
+// The error passes on git's advice and leaves out the rest of its output.
 func TestApplyForeignCheckout(t *testing.T) {
 	r, script := standIn(t)
 	_, errs, status := apply(t, script, env(append(slices.Clone(someone), "GIT_TEST_ASSUME_DIFFERENT_OWNER=1")...), r.dir)
@@ -375,13 +375,14 @@ func TestApplyUsage(t *testing.T) {
 	}
 }
 
-// What of standIn's files git merges, and what it cannot.
+// move makes a change to standIn's files that git merges, conflict one that it cannot.
 func (r *checkout) move() { r.write("kmod/src/data.c", strings.Replace(third, "deux\n", "2\n", 1)) }
 func (r *checkout) conflict() {
 	r.write("kmod/src/super.c", strings.Replace(body, "four\nfive\n", "4\n5\n", 1))
 }
 
-// A failure in any patch leaves the checkout alone and names patch and place.
+// A failure in any patch leaves the checkout unchanged. The error names patch and
+// place.
 func TestApplyFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -442,8 +443,8 @@ func TestApplyFails(t *testing.T) {
 	}
 }
 
-// The user's hooks are for the user's commits: one that refuses all but those
-// must not keep the series out.
+// The user's hooks are for the user's commits: one that refuses commits must not
+// stop the series.
 func TestApplyRunsNoHooks(t *testing.T) {
 	r, script := standIn(t)
 	for _, hook := range []string{"applypatch-msg", "pre-applypatch", "post-applypatch", "post-checkout", "post-merge", "reference-transaction"} {
@@ -458,7 +459,7 @@ func TestApplyRunsNoHooks(t *testing.T) {
 	}
 }
 
-// In a shallow clone git has nothing to merge from and says where the patch fails.
+// A shallow clone has no base for a merge; git says where the patch fails.
 func TestApplyWithoutHistory(t *testing.T) {
 	r, script := standIn(t)
 	r.move()
@@ -476,14 +477,14 @@ func TestApplyWithoutHistory(t *testing.T) {
 	}
 }
 
-// Stopped in the middle, it leaves the checkout alone as well.
+// An interrupted apply.sh leaves the checkout unchanged.
 func TestApplyInterrupted(t *testing.T) {
 	r, script := standIn(t)
 	git, err := exec.LookPath("git")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// This git tells when it has applied the patches, and waits.
+	// This git reports when it has applied the patches, and waits.
 	bin := t.TempDir()
 	fifo := filepath.Join(bin, "fifo")
 	if out, err := exec.CommandContext(t.Context(), "mkfifo", fifo).CombinedOutput(); err != nil {
@@ -506,7 +507,7 @@ func TestApplyInterrupted(t *testing.T) {
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	// Its child goes on and ends; a shell acts on the signal after that.
+	// Let git end: the shell acts on the signal only then.
 	if err := os.WriteFile(fifo, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

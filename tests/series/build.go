@@ -15,14 +15,13 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// errBuild is what build returns when the source is at fault, and not what the
-// build needs.
+// errBuild means that the source does not build. Missing tools are other errors.
 var errBuild = errors.New("the module does not build")
 
 var warning = regexp.MustCompile(`(?i)\b(warning|error)\b`)
 
 // build runs upstream's own build of the module: sparse on every file, warnings
-// as errors. Any warning is an error here.
+// as errors. Warnings that upstream lets pass are errors here, too.
 func (c *clone) build(ctx context.Context, kbuild string) error {
 	kbuild, err := filepath.Abs(kbuild)
 	if err != nil {
@@ -49,8 +48,8 @@ func (c *clone) build(ctx context.Context, kbuild string) error {
 		return fmt.Errorf("%w: in %s: %w", errBuild, c.dir, err)
 	}
 	for line := range strings.Lines(text) {
-		// modpost only talks. Another compiler than the kernel's is no fault
-		// of the series.
+		// modpost's warnings do not fail the build. A compiler that is not the
+		// kernel's is not the series' fault.
 		if warning.MatchString(line) && !strings.Contains(line, "the compiler differs") {
 			return fmt.Errorf("%w: %s in %s warns:\n%s", errBuild, strings.Join(cmd.Argv, " "), c.dir, strings.TrimSpace(text))
 		}
@@ -58,8 +57,8 @@ func (c *clone) build(ctx context.Context, kbuild string) error {
 	return nil
 }
 
-// probe builds a module of one line. Where that fails too, what is at fault is the
-// compiler, the kernel's build directory or the disk.
+// probe builds an empty module. If that fails, too, the fault is in the compiler, the
+// kernel's build directory or the disk.
 func probe(ctx context.Context, kbuild string) error {
 	dir, err := os.MkdirTemp("", "series-")
 	if err != nil {
@@ -75,7 +74,7 @@ func probe(ctx context.Context, kbuild string) error {
 		}
 	}
 	if _, err := run.Output(ctx, "make", "-s", "-C", kbuild, "M="+dir, "modules"); err != nil {
-		return fmt.Errorf("build an empty module against %s: %w\nname a kernel's build directory that is whole, as of kernel-devel or linux-headers", kbuild, err)
+		return fmt.Errorf("build an empty module against %s: %w\nname a complete build directory, such as kernel-devel's or linux-headers'", kbuild, err)
 	}
 	return nil
 }

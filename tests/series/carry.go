@@ -14,15 +14,15 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// A reference is a series on the commit it was made for: what a carried series
-// is held against.
+// A reference is a series on the commit it was made for. Carried series are
+// compared with it.
 type reference struct {
 	*series.Series
-	c       *clone   // that has the commits
+	c       *clone   // has the commits
 	commits []string // the base, then one for each patch
 }
 
-// newReference applies a series to its own tag in a clone, strictly.
+// newReference applies a series to its own tag in a clone, without --3way.
 func newReference(ctx context.Context, c *clone, s *series.Series) (*reference, error) {
 	base, err := c.commit(ctx, "refs/tags/"+s.Version)
 	if err != nil {
@@ -45,34 +45,33 @@ func newReference(ctx context.Context, c *clone, s *series.Series) (*reference, 
 	return r, nil
 }
 
-// A step is how one patch got onto another base.
+// A step says how a patch was carried to another base.
 type step struct {
 	patch   *series.Patch // what was applied, without the hunks that were left out
 	leftOut []string
-	merged  bool // context differed, git merged
+	merged  bool // the context differed and git merged it
 }
 
-// notes returns what a person should know of the step.
+// notes returns what a person should know about the step.
 func (s *step) notes() []string {
 	var all []string
 	for _, l := range s.leftOut {
 		all = append(all, fmt.Sprintf("%s: left out the change of %s, which is not there", s.patch.Name, l))
 	}
 	if s.merged {
-		all = append(all, fmt.Sprintf("%s: did not apply as it is, git merged it; read the result", s.patch.Name))
+		all = append(all, fmt.Sprintf("%s: did not apply unchanged, git merged it; read the result", s.patch.Name))
 	}
 	return all
 }
 
-// exact tells whether the whole patch applied with its context.
+// exact reports whether the whole patch applied unchanged.
 func (s *step) exact() bool { return !s.merged && len(s.leftOut) == 0 }
 
-// errConflict is what carry returns when it leaves a conflict in the clone.
+// errConflict means that carry left a conflict in the clone.
 var errConflict = errors.New("the patch does not fit")
 
-// carry applies patch number i of the reference to HEAD, on branch or not: as
-// it is; or else without the changes of functions that are gone there; or else
-// by merging.
+// carry applies patch i of the reference to HEAD, which may be detached. It tries the
+// patch unchanged, then without the changes to functions that are gone, then merges.
 func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 	s := &step{patch: r.Patches[i]}
 	if c.am(ctx, s.patch, false) == nil {
@@ -91,7 +90,7 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 	}
 	s.merged = true
 	if err := c.am(ctx, s.patch, true); err != nil {
-		// git am waits after a conflict, and only then.
+		// git am only waits after a conflict.
 		if ctx.Err() != nil || c.inProgress() != "am" {
 			return s, fmt.Errorf("apply %s: %w", s.patch.Name, err)
 		}
@@ -100,8 +99,8 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 	return s, nil
 }
 
-// carryAll applies the patches to HEAD from number first on. It hands each step to
-// report, also the one that an error ends.
+// carryAll applies the patches from number first on to HEAD. It passes each step to
+// report, including one that fails.
 func (r *reference) carryAll(ctx context.Context, c *clone, first int, report func(*step)) error {
 	for i := first; i < len(r.Patches); i++ {
 		s, err := r.carry(ctx, c, i)
@@ -115,8 +114,8 @@ func (r *reference) carryAll(ctx context.Context, c *clone, first int, report fu
 	return nil
 }
 
-// reduce returns patch number i without the hunks that change a function which
-// HEAD of the clone does not have, and those functions.
+// reduce returns patch i without the hunks that change functions missing from HEAD
+// of the clone, and the names of those functions.
 func (r *reference) reduce(ctx context.Context, c *clone, i int) (*series.Patch, []string, error) {
 	p := &series.Patch{Name: r.Patches[i].Name, Head: r.Patches[i].Head}
 	var leftOut []string
@@ -151,8 +150,8 @@ func (r *reference) reduce(ctx context.Context, c *clone, i int) (*series.Patch,
 	return p, leftOut, nil
 }
 
-// firstChange returns the number of the old file's line that a hunk removes first,
-// or that its first new line comes after.
+// firstChange returns the line number in the old file of the first line that a hunk
+// removes, or of the line before the first one it adds.
 func firstChange(h series.Hunk) int {
 	i := slices.IndexFunc(h.Lines, func(l string) bool { return !strings.HasPrefix(l, " ") })
 	if i >= 0 && strings.HasPrefix(h.Lines[i], "+") {
@@ -164,19 +163,19 @@ func firstChange(h series.Hunk) int {
 // A carried series is a reference on another base.
 type carried struct {
 	*series.Series
-	notes    []string // what a person should read
-	problems []string // what a person must settle before the series is good
+	notes    []string // for a person to read
+	problems []string // for a person to fix
 }
 
-// examine exports what stands on base in the clone as the series for version and
-// holds it against the reference.
+// examine exports the clone's commits after base as the series for version and
+// compares it with the reference.
 func (r *reference) examine(ctx context.Context, c *clone, base, version string) (*carried, error) {
 	subjects, err := c.commitSubjects(ctx, base)
 	if err != nil {
 		return nil, err
 	}
 	if len(subjects) != len(r.Patches) {
-		return nil, fmt.Errorf("%d commits stand on %s in %s instead of %d, one for each patch", len(subjects), version, c.dir, len(r.Patches))
+		return nil, fmt.Errorf("%s has %d commits on top of %s instead of %d, one for each patch", c.dir, len(subjects), version, len(r.Patches))
 	}
 	s, err := c.export(ctx, base, version)
 	if err != nil {
@@ -197,9 +196,9 @@ func (r *reference) examine(ctx context.Context, c *clone, base, version string)
 	return out, nil
 }
 
-// difference returns git's comparison of the reference with what stands on base in
-// the clone, in which changed context and another function around a change show,
-// too. It is empty if each patch is the same.
+// difference returns git's comparison of the reference with the clone's commits
+// after base. It also shows changed context and a change that moved to another
+// function. It is empty if all patches are the same.
 func (r *reference) difference(ctx context.Context, c *clone, base string) (notes []string, err error) {
 	out, err := run.Command{
 		Dir: c.dir,

@@ -20,7 +20,7 @@ var (
 
 const zeroCommit = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
 
-// form returns what is wrong with the form of a series, which needs no source.
+// form returns what is wrong with the form of a series. It needs no source.
 func form(s *series.Series) []string {
 	var problems []string
 	touched := map[string]string{}
@@ -38,13 +38,13 @@ func form(s *series.Series) []string {
 			bad("no Signed-off-by")
 		}
 		for _, f := range p.Files {
-			// git am --3way finds the old file by its whole id, and only if
+			// git am --3way finds the old file by its full id, and only if
 			// it is upstream's.
 			if !slices.ContainsFunc(f.Head, indexLine.MatchString) {
 				bad("%s: no full index line; export with --full-index", f.Path)
 			}
 			if other, ok := touched[f.Path]; ok {
-				bad("%s is changed by %s too, so git am --3way would not find the file it was made for", f.Path, other)
+				bad("%s is also changed by %s, so git am --3way would not find the file it was made for", f.Path, other)
 			}
 			touched[f.Path] = p.Name
 			for _, l := range trailingSpace(f) {
@@ -53,12 +53,12 @@ func form(s *series.Series) []string {
 		}
 	}
 	if s.Header() == "" {
-		problems = append(problems, fmt.Sprintf("no patch makes %s", series.HeaderPath))
+		problems = append(problems, fmt.Sprintf("no patch adds %s", series.HeaderPath))
 	}
 	return problems
 }
 
-// trailingSpace returns the lines that a diff adds with white space at their end.
+// trailingSpace returns the added lines that end in white space.
 func trailingSpace(f series.FileDiff) (lines []string) {
 	for _, h := range f.Hunks {
 		for _, l := range h.Lines {
@@ -73,15 +73,14 @@ func trailingSpace(f series.FileDiff) (lines []string) {
 // A checker looks at one series after the other, oldest release first.
 type checker struct {
 	*options
-	first *series.Series // whose interface the others must have
-	older *reference     // the one before, if that applied
-	clean []func()       // removes clones, which older needs until the end
+	first *series.Series // the others must have its interface
+	older *reference     // the previous one, if it applied
+	clean []func()       // removes clones at the end, because older needs them
 }
 
-// check looks at the series for some versions, all without arguments. Without a
-// source it looks at their form and their interface; with one it applies each in
-// both ways, looks for the hooks, exports again, and holds neighbours against each
-// other.
+// check checks the series for the versions in the arguments, or all. Without a
+// source it checks form and interface. With one it also applies each series with and
+// without --3way, looks for the hooks, exports it again and compares neighbours.
 func (o *options) check(ctx context.Context) error {
 	all, err := series.Select(o.patches, o.args...)
 	if err != nil {
@@ -121,7 +120,7 @@ func (o *options) check(ctx context.Context) error {
 	return nil
 }
 
-// checkOne returns what is wrong with a series, and what was looked at.
+// checkOne returns what is wrong with a series, and what it checked.
 func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, did string, err error) {
 	bad, did = form(s), "form and interface"
 	if s.Header() != k.first.Header() {
@@ -161,9 +160,9 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 	return bad, did, nil
 }
 
-// checkApplied applies a series to its tag in both ways and looks at what comes
-// out. The clone is left with the series applied. The reference is nil when it
-// does not apply.
+// checkApplied applies a series to its tag with and without --3way and checks the
+// result, which it leaves in the clone. The reference is nil if the series does not
+// apply.
 func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, []string, error) {
 	base, err := c.commit(ctx, "refs/tags/"+s.Version)
 	if err != nil {
@@ -201,7 +200,7 @@ func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, 
 		if p.Name != s.Patches[i].Name {
 			bad = append(bad, fmt.Sprintf("%s: an export names it %s", s.Patches[i].Name, p.Name))
 		} else if string(p.Bytes()) != string(s.Patches[i].Bytes()) {
-			bad = append(bad, fmt.Sprintf("%s: an export of it differs; make it anew with make rebase", p.Name))
+			bad = append(bad, fmt.Sprintf("%s: an export of it differs; recreate it with make rebase", p.Name))
 		}
 	}
 	source, err := c.source(ctx)
@@ -211,8 +210,8 @@ func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, 
 	return r, append(bad, checkHooks(source)...), nil
 }
 
-// checkSame carries this series to the tag of a newer one. Where it applies as
-// it is and has all its hooks, the newer series must be the same text.
+// checkSame carries this series to the tag of a newer one. If a patch applies
+// unchanged and no hook is missing, the newer series must have the same text.
 func (r *reference) checkSame(ctx context.Context, o *options, newer *reference) ([]string, error) {
 	c, cleanup, err := throwaway(ctx, o.src)
 	if err != nil {
@@ -225,7 +224,7 @@ func (r *reference) checkSame(ctx context.Context, o *options, newer *reference)
 	var exact []bool
 	err = r.carryAll(ctx, c, 0, func(s *step) { exact = append(exact, s.exact()) })
 	if errors.Is(err, errConflict) {
-		return nil, nil // a person made the newer one
+		return nil, nil // a person adapted the newer one
 	}
 	if err != nil {
 		return nil, err
@@ -237,7 +236,7 @@ func (r *reference) checkSame(ctx context.Context, o *options, newer *reference)
 	var bad []string
 	for i, p := range result.Patches {
 		if exact[i] && (i >= len(newer.Patches) || string(p.Bytes()) != string(newer.Patches[i].Bytes())) {
-			bad = append(bad, fmt.Sprintf("%s: the text of %s applies here as it is, and this one differs", p.Name, r.Version))
+			bad = append(bad, fmt.Sprintf("%s: %s's text applies here unchanged, but this one differs", p.Name, r.Version))
 		}
 	}
 	return bad, nil

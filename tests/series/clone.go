@@ -16,12 +16,11 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// A clone is a scratch clone of the user's ScoutFS repository. The user's own is
-// only ever read.
+// A clone is a scratch clone of the user's ScoutFS repository, which is only read.
 type clone struct{ dir string }
 
-// newClone makes a scratch clone of src in dir, which must not exist, without
-// files in it. It takes the user's configuration, which may say safe.directory.
+// newClone makes a scratch clone of src, without a checkout, in dir, which must not
+// exist. It uses the user's configuration, which may set safe.directory.
 func newClone(ctx context.Context, src, dir string) (*clone, error) {
 	src, err := filepath.Abs(src)
 	if err != nil {
@@ -36,7 +35,7 @@ func newClone(ctx context.Context, src, dir string) (*clone, error) {
 	return &clone{dir}, nil
 }
 
-// throwaway makes a clone of a repository that cleanup removes.
+// throwaway makes a clone of src that cleanup removes.
 func throwaway(ctx context.Context, src string) (c *clone, cleanup func(), err error) {
 	dir, err := os.MkdirTemp("", "series-")
 	if err != nil {
@@ -50,10 +49,10 @@ func throwaway(ctx context.Context, src string) (c *clone, cleanup func(), err e
 	return c, cleanup, nil
 }
 
-// checkSource tells whether src is a repository of ScoutFS with tags.
+// checkSource returns an error unless src is a ScoutFS repository with tags.
 func checkSource(ctx context.Context, src string) error {
 	if src == "" {
-		return errors.New("SCOUTFS_SRC is not set; it names your ScoutFS repository, a work tree or a bare one, with its tags")
+		return errors.New("SCOUTFS_SRC is not set; set it to a ScoutFS checkout or bare repository with its tags")
 	}
 	out, err := run.Command{Dir: src, Argv: []string{"git", "tag", "--list", "v1.*"}}.Output(ctx)
 	if err != nil {
@@ -65,8 +64,8 @@ func checkSource(ctx context.Context, src string) error {
 	return nil
 }
 
-// raw runs git in the clone, with nothing of the user's configuration: it must not
-// change what is exported. It returns standard output as it is.
+// raw runs git in the clone without the user's configuration, which must not affect
+// the exported series. It returns standard output unchanged.
 func (c *clone) raw(ctx context.Context, args ...string) (string, error) {
 	return run.Command{Dir: c.dir, Env: run.GitAlone, Argv: append([]string{"git", "-c", "advice.detachedHead=false"}, args...)}.Output(ctx)
 }
@@ -88,9 +87,9 @@ func (c *clone) commit(ctx context.Context, rev string) (string, error) {
 
 var errNoCommit = errors.New("no such tag or commit")
 
-// findCommit returns the commit id of a revision in a repository, errNoCommit if
-// it has none. Any other error is that git cannot read the repository. With env
-// nil it takes the user's configuration.
+// findCommit returns the commit id of a revision in a repository. The error is
+// errNoCommit if there is no such revision; any other means that git cannot read the
+// repository. With env nil, git uses the user's configuration.
 func findCommit(ctx context.Context, dir string, env []string, rev string) (string, error) {
 	argv := []string{"git", "rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"}
 	out, err := run.Command{Dir: dir, Env: env, Argv: argv}.Output(ctx)
@@ -103,7 +102,7 @@ func findCommit(ctx context.Context, dir string, env []string, rev string) (stri
 	return strings.TrimSpace(out), nil
 }
 
-// checkout makes the files of the clone those of a commit, on no branch.
+// checkout checks out a commit, detached.
 func (c *clone) checkout(ctx context.Context, rev string) error {
 	_, err := c.git(ctx, "checkout", "-q", "--force", "--detach", rev)
 	return err
@@ -118,8 +117,8 @@ func (c *clone) commitSubjects(ctx context.Context, base string) ([]string, erro
 	return strings.Split(out, "\n"), nil
 }
 
-// operations are what git is in the middle of when it waits for a person, by the
-// file that it keeps in .git meanwhile.
+// operations lists the git commands that can wait for a person, by the file that they
+// keep in .git meanwhile.
 var operations = []struct{ file, name string }{
 	{"rebase-apply/applying", "am"},
 	{"rebase-apply", "rebase"},
@@ -129,7 +128,7 @@ var operations = []struct{ file, name string }{
 	{"REVERT_HEAD", "revert"},
 }
 
-// inProgress returns the git command that waits for a person, "" if none does.
+// inProgress returns the git command that waits for a person, or "".
 func (c *clone) inProgress() string {
 	for _, o := range operations {
 		if _, err := os.Stat(filepath.Join(c.dir, ".git", o.file)); err == nil {
@@ -139,8 +138,8 @@ func (c *clone) inProgress() string {
 	return ""
 }
 
-// am applies a patch and commits it. With threeWay it may merge; a conflict
-// then stays in the clone. Otherwise the clone is as before after an error.
+// am applies a patch and commits it. With threeWay it may merge, and leaves a
+// conflict in the clone. Without, an error leaves the clone unchanged.
 func (c *clone) am(ctx context.Context, p *series.Patch, threeWay bool) error {
 	argv := []string{"git", "am", "-q", "--committer-date-is-author-date", "--no-gpg-sign"}
 	if threeWay {
@@ -184,7 +183,7 @@ func (c *clone) export(ctx context.Context, base, version string) (*series.Serie
 	return s, nil
 }
 
-// show returns a file of a commit, and whether the commit has it.
+// show returns a file's text at a commit, and whether it exists there.
 func (c *clone) show(ctx context.Context, rev, path string) (string, bool, error) {
 	out, err := c.git(ctx, "ls-tree", "--name-only", rev, "--", path)
 	if err != nil || out == "" {
@@ -194,7 +193,7 @@ func (c *clone) show(ctx context.Context, rev, path string) (string, bool, error
 	return text, err == nil, err
 }
 
-// source returns the C files of the module at HEAD by path.
+// source returns the text of the module's C files at HEAD, by path.
 func (c *clone) source(ctx context.Context) (map[string]string, error) {
 	out, err := c.git(ctx, "ls-tree", "--name-only", "HEAD", "kmod/src/")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A section is a function, or the initializer of a variable, at the outermost
-// level of a C file in the kernel's style: its braces stand in column 0.
+// A section is a function or the initializer of a variable, at the outermost level
+// of a C file in kernel style: the closing brace is in column 0.
 type section struct {
 	name     string
 	function bool
@@ -21,9 +21,9 @@ var (
 	variableHead = regexp.MustCompile(`^[A-Za-z_][^;(]*?\b([A-Za-z_]\w*)\s*(?:\[[^\]]*\]\s*)?=\s*\{\s*$`)
 )
 
-// sections finds the functions and initializers of a C file. It reads style,
-// not grammar, which is enough for upstream's files: a function starts with a
-// line in column 0 that has a parenthesis, before a lone opening brace.
+// sections finds the functions and initializers of a C file. It relies on style
+// instead of grammar, which is enough for upstream's files: a function starts with
+// a line in column 0 with a parenthesis, before a lone opening brace.
 func sections(lines []string) []section {
 	var all []section
 	head, at := "", 0
@@ -52,8 +52,7 @@ func sections(lines []string) []section {
 	return all
 }
 
-// sectionAt returns the section that holds the line with an index, nil between
-// sections.
+// sectionAt returns the section that contains a line, by its index, or nil.
 func sectionAt(all []section, line int) *section {
 	for i := range all {
 		if all[i].first <= line && line <= all[i].last {
@@ -63,7 +62,7 @@ func sectionAt(all []section, line int) *section {
 	return nil
 }
 
-// hasFunction tells whether a function is defined among sections.
+// hasFunction reports whether the sections include a function called name.
 func hasFunction(all []section, name string) bool {
 	for _, s := range all {
 		if s.function && s.name == name {
@@ -73,7 +72,7 @@ func hasFunction(all []section, name string) bool {
 	return false
 }
 
-// isC tells whether a path names C source.
+// isC reports whether a path names C source.
 func isC(path string) bool {
 	return strings.HasSuffix(path, ".c") || strings.HasSuffix(path, ".h")
 }

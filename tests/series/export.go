@@ -12,9 +12,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// export writes what stands on a release's tag in a clone of the user's as the
-// series for that release. The clone is only read, with the user's
-// configuration; what is exported comes out of a clone of it, without.
+// export writes the commits on a release's tag in the user's clone as the series for
+// that release. It only reads that clone, with the user's configuration, and exports
+// from a clone of it, without.
 func (o *options) export(ctx context.Context) error {
 	if !series.IsRelease(o.to) {
 		return fmt.Errorf("export %q: releases are tags like v1.30", o.to)
@@ -37,8 +37,8 @@ func (o *options) export(ctx context.Context) error {
 	return nil
 }
 
-// exportFrom returns what stands on a release's tag in a clone of the user's, and
-// which hooks are missing in it.
+// exportFrom returns the commits on a release's tag in the user's clone, as a series,
+// and problems with its hooks.
 func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.Series, []string, error) {
 	base, err := findCommit(ctx, dir, nil, "refs/tags/"+version)
 	if errors.Is(err, errNoCommit) {
@@ -59,19 +59,19 @@ func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.
 	if err := c.checkout(ctx, head); err != nil {
 		return nil, nil, err
 	}
-	stands, err := c.git(ctx, "merge-base", base, "HEAD")
+	fork, err := c.git(ctx, "merge-base", base, "HEAD")
 	if err != nil && run.ExitStatus(err) != 1 {
 		return nil, nil, err
 	}
-	if stands != base {
-		return nil, nil, fmt.Errorf("HEAD does not stand on %s; check out what you made on that tag", version)
+	if fork != base {
+		return nil, nil, fmt.Errorf("HEAD is not based on %s; check out your commits on that tag", version)
 	}
 	s, err := c.export(ctx, base, version)
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(s.Patches) == 0 {
-		return nil, nil, fmt.Errorf("no commit stands on %s", version)
+		return nil, nil, fmt.Errorf("there are no commits on top of %s", version)
 	}
 	source, err := c.source(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // The stand-in for upstream: a few lines in the layout and style of ScoutFS's
-// files, none of them its own.
+// files, none of them copied from it.
 const (
 	dataC = `#include "file.h"
 
@@ -70,7 +70,7 @@ int stand_in_permission(struct inode *inode, int mask)
 	fileH = "#include <linux/fs.h>\n#include \"file.h\"\n#include \"per_task.h\"\n\n"
 )
 
-// upstream is the stand-in's repository, and the folder with the series.
+// upstream is the stand-in's repository, with the folder of its series.
 type upstream struct {
 	t       *testing.T
 	dir     string
@@ -86,7 +86,7 @@ func (u *upstream) git(args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// commit writes files, nothing for those with no text, and commits them.
+// commit writes files and commits them.
 func (u *upstream) commit(message string, files map[string]string) {
 	u.t.Helper()
 	for path, text := range files {
@@ -103,7 +103,7 @@ func (u *upstream) commit(message string, files map[string]string) {
 }
 
 // newUpstream makes releases v1.1 and v1.2 of the stand-in, the second without
-// the old way to read, and the series for v1.1.
+// scoutfs_file_aio_read, and the series for v1.1.
 func newUpstream(t *testing.T) *upstream {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -154,8 +154,8 @@ func newUpstream(t *testing.T) *upstream {
 	return u
 }
 
-// run runs the command on the stand-in and returns what it printed, standard
-// error after standard output, and its exit status.
+// run runs the command on the stand-in. It returns its standard output followed by
+// its standard error, and its exit status.
 func (u *upstream) run(args ...string) (string, int) {
 	u.t.Helper()
 	var out, errs bytes.Buffer
@@ -164,7 +164,7 @@ func (u *upstream) run(args ...string) (string, int) {
 	return out.String() + errs.String(), status
 }
 
-// must is run for what has to succeed.
+// must is run, but fails the test unless the exit status is 0.
 func (u *upstream) must(args ...string) string {
 	u.t.Helper()
 	out, status := u.run(args...)
@@ -174,12 +174,12 @@ func (u *upstream) must(args ...string) string {
 	return out
 }
 
-// work is the clone that a rebase to a version leaves when it needs a person.
+// work returns the clone that a rebase to a version leaves for a person.
 func (u *upstream) work(version string) *clone {
 	return &clone{filepath.Join(filepath.Dir(u.dir), "work", version)}
 }
 
-// must is git for what has to succeed.
+// must is git, but fails the test on an error.
 func (c *clone) must(t *testing.T, args ...string) {
 	t.Helper()
 	if _, err := c.git(t.Context(), args...); err != nil {
@@ -187,7 +187,7 @@ func (c *clone) must(t *testing.T, args ...string) {
 	}
 }
 
-// patched makes a clone as a user has it: at a release, with its series.
+// patched makes a user's clone: at a release, with its series applied.
 func (u *upstream) patched(version string) *clone {
 	u.t.Helper()
 	c := &clone{filepath.Join(u.t.TempDir(), "clone")}

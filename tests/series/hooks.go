@@ -18,13 +18,13 @@ const (
 
 var method = regexp.MustCompile(`^\s*\.(open|read_iter|aio_read|splice_read)\s*=\s*(\w+)`)
 
-// checkHooks looks through patched source, path by path, for every way that a
-// file's data is read, and returns what is missing.
+// checkHooks looks in patched source, given by path, for every way to read a file's
+// data, and returns which hooks are missing.
 //
-// A patch that applies does not say that it works: upstream's main has a second
-// scoutfs_file_read_iter, for iomap, whose end is like that of the first. The
-// hunk lands in one of the two and builds, and on a kernel that compiles the
-// other one the reader never sees a record. So each copy must have the hook.
+// A patch can apply and still not work: upstream's main has a second
+// scoutfs_file_read_iter, for iomap, that ends like the first. The hunk lands in one
+// of the two and builds, but kernels that compile the other one report no reads. So
+// each copy must have the hook.
 func checkHooks(source map[string]string) []string {
 	files := parseSource(source)
 	entries, problems := checkOperations(files)
@@ -44,10 +44,10 @@ type cFile struct {
 // text returns the lines of a section.
 func (f *cFile) text(s section) []string { return f.lines[s.first : s.last+1] }
 
-// at says where a section is.
+// at returns a section's place, for messages.
 func (f *cFile) at(s section) string { return fmt.Sprintf("%s:%d: %s", f.path, s.first+1, s.name) }
 
-// parseSource returns the files in the order of their paths.
+// parseSource returns the files, sorted by path.
 func parseSource(source map[string]string) []cFile {
 	var all []cFile
 	for _, path := range slices.Sorted(maps.Keys(source)) {
@@ -57,8 +57,8 @@ func parseSource(source map[string]string) []cFile {
 	return all
 }
 
-// checkOperations looks at all file operations and returns the read methods of
-// regular files by function.
+// checkOperations checks all file operations. It returns the functions that are read
+// methods of regular files, with the method's name.
 func checkOperations(files []cFile) (entries map[string]string, problems []string) {
 	entries = map[string]string{}
 	for _, f := range files {
@@ -74,8 +74,8 @@ func checkOperations(files []cFile) (entries map[string]string, problems []strin
 	return entries, problems
 }
 
-// checkMethods looks at the methods that an initializer sets, and adds its read
-// methods to entries. Those of regular files are the ones that have any.
+// checkMethods checks the methods that an initializer sets and adds its read methods
+// to entries. Only the operations of regular files have any.
 func (f *cFile) checkMethods(s section, entries map[string]string) (problems []string) {
 	methods := map[string]string{}
 	for _, l := range f.text(s) {
@@ -103,8 +103,7 @@ func (f *cFile) checkMethods(s section, entries map[string]string) (problems []s
 	return problems
 }
 
-// checkEntry looks for the read hook in every definition of a function that is a
-// read method.
+// checkEntry looks for the read hook in every definition of a read method.
 func checkEntry(files []cFile, name, method string) (problems []string) {
 	copies := 0
 	for _, f := range files {
@@ -124,8 +123,8 @@ func checkEntry(files []cFile, name, method string) (problems []string) {
 	return problems
 }
 
-// checkGuard tells when upstream has the second read path that notify.c's #error
-// is there for: the guard stays until somebody has looked at both.
+// checkGuard reports when upstream has the second read path for which notify.c has an
+// #error. The guard stays until somebody has checked both paths.
 func checkGuard(source map[string]string) (problems []string) {
 	const option = "KC_USE_IOMAP_FOR_IO"
 	defines, guard := "", false

@@ -80,7 +80,7 @@ func TestCheckHooks(t *testing.T) {
 		{"twice in one", open, strings.Replace(hook(aioRead+readIter), "\tstand_in_unlock", "\tscoutfs_notify_read(iocb, ret);\n\tstand_in_unlock", 1), guard,
 			[]string{"calls the read hook 2 times"}},
 		{"no open", dataC, hook(aioRead + readIter), guard, []string{"no .open = scoutfs_notify_open"}},
-		{"a copy without", open, hook(aioRead+readIter) + readIter, guard, []string{"calls the read hook 0 times"}},
+		{"a copy without the hook", open, hook(aioRead+readIter) + readIter, guard, []string{"calls the read hook 0 times"}},
 		{"both copies, guard still there", open, hook(aioRead + iomapCopy), guard, []string{"has an #error"}},
 		{"both copies", open, hook(aioRead + iomapCopy), "", nil},
 		{"splice past the hook", strings.Replace(open, "generic_file_splice_read", "filemap_splice_read", 1), hook(aioRead + readIter), guard,

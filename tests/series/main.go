@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Command series looks after patches/: it carries a series to another ScoutFS
-// release, makes all of them anew from one, checks them, and watches what
-// upstream does. docs/rebasing.md walks through it.
+// Command series maintains patches/: it carries a series to another ScoutFS release,
+// recreates all series from one, checks them, and watches upstream.
+// docs/rebasing.md walks through it.
 //
-// It runs git on throw-away clones of the user's ScoutFS repository, which it
-// only reads, and exports what stands there.
+// It works in throw-away clones of the user's ScoutFS repository, which it only
+// reads, and exports the series from them.
 package main
 
 import (
@@ -34,9 +34,9 @@ const usage = `usage: series COMMAND [flags]
   rebase -from VERSION -to VERSION [-restart]
                   carry a series to another release
   export -clone DIRECTORY -to VERSION
-                  write what stands on the tag in your clone as the series
+                  write the commits on the tag in your clone as the series
   regenerate -from VERSION [-restart]
-                  make all other series anew from the one for VERSION
+                  recreate all other series from the one for VERSION
   upstream-check  say in one line whether the newest series still fits upstream:
                   "ok: " and exit status 0 if so, "needs work: " and 1 if a
                   release does, "main needs work: " and 3 if upstream's main
@@ -45,7 +45,7 @@ const usage = `usage: series COMMAND [flags]
 flags of all commands:
 `
 
-// options are what the command line says.
+// options are the settings from the command line.
 type options struct {
 	patches string // folder of all series
 	src     string // the user's ScoutFS repository
@@ -53,34 +53,34 @@ type options struct {
 	work    string // folder for clones that outlive the command
 	from    string
 	to      string
-	clone   string // of the user's, to export from
+	clone   string // the user's clone, to export from
 	branch  string // upstream's main in the user's repository; "" for the usual names
 	restart bool
-	details bool // wanted on errs
+	details bool // write details to errs
 	args    []string
 
 	out, errs io.Writer
 }
 
-// command is one of the tool's commands. run returns the exit status, which is 1
-// if it is 0 and there is an error.
+// command is one of the tool's commands. run returns the exit status; 0 with an error
+// becomes 1.
 type command struct {
-	needs []string // flags that must be there
+	needs []string // required flags
 	args  bool     // takes arguments
 	run   func(ctx context.Context, o *options) (status int, err error)
 }
 
-// failing makes a command's run of a method that only succeeds or fails.
-func failing(run func(*options, context.Context) error) func(context.Context, *options) (int, error) {
+// plain makes a command.run of a method without an exit status of its own.
+func plain(run func(*options, context.Context) error) func(context.Context, *options) (int, error) {
 	return func(ctx context.Context, o *options) (int, error) { return 0, run(o, ctx) }
 }
 
 var commands = map[string]command{
-	"list":           {run: failing((*options).list)},
-	"check":          {run: failing((*options).check), args: true},
-	"rebase":         {run: failing((*options).rebaseOne), needs: []string{"from", "to"}},
-	"export":         {run: failing((*options).export), needs: []string{"clone", "to"}},
-	"regenerate":     {run: failing((*options).regenerate), needs: []string{"from"}},
+	"list":           {run: plain((*options).list)},
+	"check":          {run: plain((*options).check), args: true},
+	"rebase":         {run: plain((*options).rebaseOne), needs: []string{"from", "to"}},
+	"export":         {run: plain((*options).export), needs: []string{"clone", "to"}},
+	"regenerate":     {run: plain((*options).regenerate), needs: []string{"from"}},
 	"upstream-check": {run: upstreamCheck},
 }
 
@@ -90,7 +90,7 @@ func main() {
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute is main without the process: it returns the exit status.
+// execute runs the command line in args and returns the exit status.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	status, err := dispatch(ctx, args, stdout, stderr)
 	if err != nil {
@@ -107,7 +107,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (sta
 	flags.StringVar(&o.patches, "patches", "", "the `folder` with the folders vX.YY; the default is the repository's patches")
 	flags.StringVar(&o.src, "src", os.Getenv("SCOUTFS_SRC"), "your ScoutFS `repository` with tags; the default is SCOUTFS_SRC")
 	flags.StringVar(&o.kbuild, "kbuild", "", "a kernel build `directory`, to build with upstream's own Makefile")
-	flags.StringVar(&o.work, "work", "", "the `folder` for the clones that a person works in; the default is in the cache")
+	flags.StringVar(&o.work, "work", "", "the `folder` for clones in which a person works; the default is in the cache")
 	flags.StringVar(&o.from, "from", "", "the `version` to start from")
 	flags.StringVar(&o.to, "to", "", "the `version` to go to")
 	flags.StringVar(&o.clone, "clone", "", "export: the `directory` of your clone")
@@ -151,7 +151,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (sta
 	return c.run(ctx, o)
 }
 
-// fill sets the folders that the command line does not name.
+// fill sets the folders that the command line leaves out.
 func (o *options) fill() (err error) {
 	if o.patches == "" {
 		if o.patches, err = repo.Patches(); err != nil {
@@ -175,13 +175,12 @@ func (o *options) list(context.Context) error {
 	return err
 }
 
-// report writes a line about the series for a release.
+// report prints a line about a release's series.
 func (o *options) report(version, format string, args ...any) {
 	fmt.Fprintf(o.out, "%s: %s\n", version, fmt.Sprintf(format, args...))
 }
 
-// write makes s the series in the folder of all series for its release, and
-// removes patches that it no longer has.
+// write writes s to its release's folder, and removes patches that s does not have.
 func (o *options) write(s *series.Series) error {
 	folder := filepath.Join(o.patches, s.Version)
 	if err := os.MkdirAll(folder, 0o755); err != nil {

@@ -37,12 +37,12 @@ func (o *options) reference(ctx context.Context, version string) (*reference, fu
 	return r, cleanup, nil
 }
 
-// errPerson says that a person has to go on; the report says with what.
+// errPerson means that a person must continue; the report says how.
 var errPerson = errors.New("a person has to look at this")
 
-// A rebase carries a reference to a release, in a clone in the work folder. When
-// something is left for a person the clone stays, and run again it goes on from
-// what the person left in it.
+// A rebase carries a reference to a release, in a clone in the work folder. If it
+// needs a person, the clone stays, and the next run goes on from what the person
+// left in it.
 type rebase struct {
 	*options
 	r      *reference
@@ -53,7 +53,7 @@ type rebase struct {
 	base   string // commit of the release
 }
 
-// rebaseOne is the command rebase.
+// rebaseOne implements the command rebase.
 func (o *options) rebaseOne(ctx context.Context) error {
 	r, cleanup, err := o.reference(ctx, o.from)
 	if err != nil {
@@ -63,9 +63,9 @@ func (o *options) rebaseOne(ctx context.Context) error {
 	return o.rebase(ctx, r, o.to)
 }
 
-// regenerate makes every other series anew from the one for a version. It goes
-// on after a series that needs a person, whose work it does not throw away unless
-// restart is set.
+// regenerate recreates every other series from the one for a version. It goes on
+// after a series that needs a person, and keeps that person's work unless restart
+// is set.
 func (o *options) regenerate(ctx context.Context) error {
 	all, err := series.Versions(o.patches)
 	if err != nil {
@@ -91,8 +91,8 @@ func (o *options) regenerate(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// rebase carries the reference to a release and writes its series when nothing is
-// left for a person.
+// rebase carries the reference to a release and writes its series, unless that needs
+// a person.
 func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 	if !series.IsRelease(to) {
 		return fmt.Errorf("rebase to %q: releases are tags like v1.30", to)
@@ -131,7 +131,7 @@ func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 	return b.finish(ctx)
 }
 
-// person says what a person has to do, where, and how to go on.
+// person reports what a person has to do, where, and how to go on.
 func (b *rebase) person(format string, args ...any) error {
 	b.report(b.to, format, args...)
 	b.report(b.to, "the clone is %s (branch %s)", b.dir, b.branch)
@@ -139,23 +139,23 @@ func (b *rebase) person(format string, args ...any) error {
 	return errPerson
 }
 
-// markKey names the series that a clone was made from in the clone's
-// configuration: its version and a hash of its text.
+// markKey is the setting in a clone that names the series it was made from: its
+// version and a hash of its text.
 const markKey = "scoutfs-notify.from"
 
 func mark(s *series.Series) string {
 	h := sha256.New()
 	for _, p := range s.Patches {
-		// The names and lengths keep one text apart from the next.
+		// Names and lengths mark where one text ends and the next begins.
 		text := p.Bytes()
 		fmt.Fprintf(h, "%s %d\n%s", p.Name, len(text), text)
 	}
 	return fmt.Sprintf("%s %x", s.Version, h.Sum(nil))
 }
 
-// open returns the clone: a new one with the branch checked out, or the one that a
-// person went on in. A clone of another series is refused: what stands in it would
-// be exported as this one.
+// open returns the clone: a new one with the branch checked out, or the one in which
+// a person works. It refuses a clone made from another series, whose commits would be
+// exported as this one.
 func (b *rebase) open(ctx context.Context) (*clone, error) {
 	_, err := os.Stat(b.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -166,7 +166,7 @@ func (b *rebase) open(ctx context.Context) (*clone, error) {
 	}
 	const startOver = "start over with RESTART=1, which throws the clone away"
 	c := &clone{b.dir}
-	// The configuration says nothing if making the clone was cut short.
+	// The setting is missing if making the clone was interrupted.
 	made, err := c.git(ctx, "config", "--local", "--default", "", "--get", markKey)
 	if err != nil {
 		return nil, fmt.Errorf("read the clone %s: %w\n%s", b.dir, err, startOver)
@@ -205,8 +205,7 @@ func (b *rebase) create(ctx context.Context) (*clone, error) {
 	return c, nil
 }
 
-// check looks at what a person left in the clone and returns how many patches are
-// done.
+// check checks what a person left in the clone and returns how many patches are done.
 func (b *rebase) check(ctx context.Context) (done int, err error) {
 	if op := b.c.inProgress(); op != "" {
 		return 0, b.person("git %s still waits: resolve the conflict, git add, then git %s --continue", op, op)
@@ -223,7 +222,7 @@ func (b *rebase) check(ctx context.Context) (done int, err error) {
 		return 0, err
 	}
 	if dirty != "" {
-		return 0, b.person("there are changes without a commit: amend the patch they belong to")
+		return 0, b.person("there are uncommitted changes: amend the patch they belong to")
 	}
 	subjects, err := b.c.commitSubjects(ctx, b.base)
 	if err != nil {
@@ -265,10 +264,10 @@ func (b *rebase) finish(ctx context.Context) error {
 		return err
 	}
 	b.report(b.to, "%d patches written to %s, %s", len(result.Patches), filepath.Join(b.patches, b.to), built)
-	// The series is in patches/ now. A clone that stayed would be taken for it
-	// by the next rebase.
+	// The series is in patches/ now. The next rebase would continue in a clone that
+	// stays.
 	if err := os.RemoveAll(b.dir); err != nil {
-		return fmt.Errorf("remove the clone that is no longer needed: %w", err)
+		return fmt.Errorf("remove the finished clone: %w", err)
 	}
 	return nil
 }

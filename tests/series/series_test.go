@@ -28,7 +28,7 @@ func contains(t *testing.T, out string, want ...string) {
 	}
 }
 
-func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
+func TestRebaseLeavesOutRemovedFunctions(t *testing.T) {
 	u := newUpstream(t)
 	out := u.must("rebase", "-from", "v1.1", "-to", "v1.2")
 	contains(t, out, "left out the change of scoutfs_file_aio_read in kmod/src/file.c", "3 patches written")
@@ -40,7 +40,7 @@ func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
 		t.Errorf("%d read hooks instead of one in\n%s", n, hooks)
 	}
 	for _, p := range []string{"0001", "0003"} {
-		// The line of the hunk and the ids of the files may differ.
+		// Line numbers and file ids may differ.
 		body := func(version string) string {
 			var keep []string
 			for l := range strings.Lines(u.read(version, p)) {
@@ -57,10 +57,10 @@ func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
 	contains(t, u.must("check"), "v1.1: 3 patches are good", "v1.2: 3 patches are good", "same text as v1.1")
 
 	if _, err := os.Stat(u.work("v1.2").dir); err == nil {
-		t.Error("the clone is still there, where the next rebase would take it for its own")
+		t.Error("the clone is still there, and the next rebase would continue in it")
 	}
 
-	// Again, and from what was exported: the same bytes.
+	// A second rebase, and one from the exported series, give the same bytes.
 	before := u.read("v1.2", "0001") + u.read("v1.2", "0002") + u.read("v1.2", "0003")
 	for _, args := range [][]string{
 		{"rebase", "-from", "v1.1", "-to", "v1.2"},
@@ -78,7 +78,7 @@ func TestRebaseLeavesOutWhatIsGone(t *testing.T) {
 func TestRebaseNeedsEveryHook(t *testing.T) {
 	u := newUpstream(t)
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
-	// Back to a release with the function that v1.2's series has no hook for.
+	// Back to a release with a function for which v1.2's series has no hook.
 	out, status := u.run("rebase", "-from", "v1.2", "-to", "v1.1")
 	if status != 1 {
 		t.Errorf("exit status %d, not 1", status)
@@ -86,8 +86,7 @@ func TestRebaseNeedsEveryHook(t *testing.T) {
 	contains(t, out, "scoutfs_file_aio_read calls the read hook 0 times")
 }
 
-// The trap on upstream's main: a second copy of the read path, in which the hunk
-// applies just as well.
+// The trap on upstream's main: the hunk also applies to a second copy of the read path.
 const iomapCopy = "#ifdef KC_USE_IOMAP_FOR_IO\n" + readIter + "#else\n" + readIter + "#endif\n"
 
 func TestRebaseSeesTheSecondReadPath(t *testing.T) {
@@ -100,7 +99,7 @@ func TestRebaseSeesTheSecondReadPath(t *testing.T) {
 	}
 	contains(t, out, "scoutfs_file_read_iter calls the read hook 0 times", "KC_USE_IOMAP_FOR_IO", "notify/v1.3", "RESTART=1")
 	if _, err := os.Stat(filepath.Join(u.patches, "v1.3")); err == nil {
-		t.Error("the series was written though a hook is missing")
+		t.Error("the series was written without one of its hooks")
 	}
 }
 
@@ -117,7 +116,7 @@ func TestRebaseConflict(t *testing.T) {
 	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not fit", "kmod/src/file.c", "git am --continue")
 
 	if out, status = u.run(args...); status != 1 {
-		t.Errorf("exit status %d while git am waits", status)
+		t.Errorf("exit status %d while git am waits, not 1", status)
 	}
 	contains(t, out, "git am still waits")
 
@@ -131,7 +130,7 @@ func TestRebaseConflict(t *testing.T) {
 	c.must(t, "add", "-A")
 	c.must(t, "am", "--continue")
 
-	// A change that was not committed must not be lost in silence.
+	// An uncommitted change must not be lost silently.
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -140,9 +139,9 @@ func TestRebaseConflict(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, status = u.run(args...); status != 1 {
-		t.Errorf("exit status %d with a change without a commit", status)
+		t.Errorf("exit status %d with an uncommitted change", status)
 	}
-	contains(t, out, "changes without a commit")
+	contains(t, out, "uncommitted changes")
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -150,8 +149,7 @@ func TestRebaseConflict(t *testing.T) {
 	contains(t, u.must("check"), "v1.3: 3 patches are good")
 }
 
-// stuck makes a rebase from v1.1 to v1.2 that needs a person, in the clone that it
-// returns: its last commit has another subject.
+// stuck starts a rebase from v1.1 to v1.2 that needs a person, and returns its clone.
 func (u *upstream) stuck() *clone {
 	u.t.Helper()
 	u.git("tag", "-f", "v1.2", "v1.2^{commit}")
@@ -164,9 +162,9 @@ func (u *upstream) stuck() *clone {
 	return u.work("v1.2")
 }
 
-// What stands in a clone is a series for the FROM that it was made for and for no
-// other: subjects are the same from release to release.
-func TestRebaseRefusesAnotherSeriesClone(t *testing.T) {
+// A clone only serves the FROM it was made from. Subjects cannot tell: they are the
+// same in all releases.
+func TestRebaseRefusesCloneOfAnotherSeries(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		setup func(t *testing.T, u *upstream, c *clone)
@@ -187,7 +185,7 @@ func TestRebaseRefusesAnotherSeriesClone(t *testing.T) {
 			}
 			u.git("tag", "v1.0", "v1.1")
 		}, "v1.0", "it was made from the series for v1.1, not v1.0"},
-		{"not finished", func(t *testing.T, u *upstream, c *clone) {
+		{"incomplete", func(t *testing.T, u *upstream, c *clone) {
 			c.must(t, "config", "--unset", markKey)
 		}, "v1.1", "does not say which series"},
 		{"no repository", func(t *testing.T, u *upstream, c *clone) {
@@ -211,7 +209,7 @@ func TestRebaseRefusesAnotherSeriesClone(t *testing.T) {
 	}
 }
 
-// edit changes the text of a patch.
+// edit replaces old by new in a patch.
 func edit(t *testing.T, u *upstream, version, prefix, old, new string) {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(u.patches, version, prefix+"*"))
@@ -255,13 +253,13 @@ func TestRebaseWaitsForGit(t *testing.T) {
 			}
 			contains(t, out, tt.want, "make rebase FROM=v1.1 TO=v1.2", "RESTART=1")
 			if tt.file != "" && strings.Contains(out, "git am") {
-				t.Errorf("it went on:\n%s", out)
+				t.Errorf("it did not wait:\n%s", out)
 			}
 		})
 	}
 }
 
-// Making all series anew goes on from what a person left, too.
+// regenerate, too, goes on from what a person left.
 func TestRegenerateKeepsWork(t *testing.T) {
 	u := newUpstream(t)
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
@@ -277,9 +275,8 @@ func TestRegenerateKeepsWork(t *testing.T) {
 	contains(t, out, "git am --continue")
 }
 
-// A file that the series adds is its own on every release, so a difference needs
-// a reader.
-func TestRebaseTellsOfNewFiles(t *testing.T) {
+// No conflict shows a difference in a file that the series adds: the report must.
+func TestRebaseReportsChangedNewFiles(t *testing.T) {
 	u := newUpstream(t)
 	c := u.stuck()
 	notify := filepath.Join(c.dir, "kmod/src/notify.c")
@@ -314,7 +311,7 @@ func TestRebaseErrors(t *testing.T) {
 		{[]string{"rebase", "-from", "v1.1", "-to", "v1.2", "more"}, `"more" is not a flag`},
 		{[]string{"list", "-src", ""}, ""},
 		{[]string{"rebase", "-src", "", "-from", "v1.1", "-to", "v1.2"}, "SCOUTFS_SRC is not set"},
-		{[]string{"upstream-check", "-branch", "nowhere"}, "has none of that name"},
+		{[]string{"upstream-check", "-branch", "nowhere"}, "does not have it"},
 		{[]string{"check", "-src", t.TempDir()}, "not a git repository"},
 	} {
 		out, status := u.run(tt.args...)
@@ -376,7 +373,7 @@ func TestExport(t *testing.T) {
 		t.Error("exporting what was exported changed it")
 	}
 
-	// Reworded, and one more.
+	// A new subject, and one more commit.
 	c.must(t, "commit", "-q", "--amend", "-m", "scoutfs: test it well\n\nSigned-off-by: A <a@example.org>")
 	c.must(t, "commit", "-q", "--allow-empty", "-m", "nothing")
 	out, status := u.run(args...)
@@ -392,8 +389,8 @@ func TestExport(t *testing.T) {
 	c.must(t, "checkout", "-q", "--orphan", "other")
 	c.must(t, "commit", "-q", "-m", "other")
 	for dir, tags := range map[string]map[string]string{
-		u.dir: {"v1.9": "no such tag or commit; fetch it: git -C " + u.dir + " fetch --tags", "v1.2": "no commit stands on v1.2"},
-		c.dir: {"v1.2": "HEAD does not stand on v1.2"},
+		u.dir: {"v1.9": "no such tag or commit; fetch it: git -C " + u.dir + " fetch --tags", "v1.2": "there are no commits on top of v1.2"},
+		c.dir: {"v1.2": "HEAD is not based on v1.2"},
 	} {
 		for tag, want := range tags {
 			if out, status = u.run("export", "-clone", dir, "-to", tag); status != 1 {
@@ -404,8 +401,8 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// The user's clone is read with the user's configuration, which has a say in whose
-// repositories git touches, and none in what is exported.
+// The user's clone is read with the user's configuration, which decides whose
+// repositories git trusts, but must not affect the exported series.
 func TestExportFromAnothersClone(t *testing.T) {
 	u := newUpstream(t)
 	before := u.read("v1.1", "0001") + u.read("v1.1", "0002") + u.read("v1.1", "0003")
@@ -414,7 +411,7 @@ func TestExportFromAnothersClone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// git believes that the clone is another's.
+	// git believes that the clone belongs to another user.
 	bin := t.TempDir()
 	wrapper := "#!/bin/sh\n[ \"$(pwd -P)\" != \"$(cd '" + c.dir + "' && pwd -P)\" ] || export GIT_TEST_ASSUME_DIFFERENT_OWNER=1\nexec '" + git + "' \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(wrapper), 0o755); err != nil {
@@ -488,7 +485,7 @@ func TestUpstreamCheck(t *testing.T) {
 	u.commit("iomap", map[string]string{"kmod/src/file.c": fileH + iomapCopy + tailC})
 	oneLine(upstreamMain, "newest v1.2, supported v1.2: series applies (not built); main", "scoutfs_file_read_iter calls the read hook 0 times")
 
-	u.git("tag", "v1.10") // is newer than v1.2
+	u.git("tag", "v1.10") // newer than v1.2
 	u.git("tag", "v1.2-7-g1234567")
 	oneLine(upstreamRelease, "newest v1.10, supported v1.2", "calls the read hook 0 times")
 
@@ -497,8 +494,8 @@ func TestUpstreamCheck(t *testing.T) {
 	oneLine(upstreamRelease, "no main branch")
 }
 
-// tools makes a folder of programs the only one in PATH: real ones, and stand-ins
-// that do nothing.
+// tools sets PATH to a new folder with some real programs, and stand-ins that do
+// nothing.
 func tools(t *testing.T, real, standIns []string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -520,7 +517,7 @@ func tools(t *testing.T, real, standIns []string) (dir string) {
 	return dir
 }
 
-// Only the source can be what does not build. All else is that nothing is known.
+// "does not build" blames the source. Any other cause makes the check fail.
 func TestUpstreamCheckBuilds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -561,13 +558,13 @@ func TestUpstreamCheckBuilds(t *testing.T) {
 			if !strings.HasPrefix(out, verdicts[tt.status]) {
 				t.Errorf("no verdict %q in %q", verdicts[tt.status], out)
 			}
-			// A person is sent to look only where there is something to see.
+			// These are nothing for a person to look at.
 			if tt.status == upstreamFailed {
 				for _, args := range [][]string{{"rebase", "-from", "v1.1", "-to", "v1.2"}, {"check"}} {
 					out, status := u.run(append(args, "-kbuild", kbuild)...)
 					contains(t, out, tt.want)
 					if status != 1 || strings.Contains(out, errPerson.Error()) {
-						t.Errorf("exit status %d, a person cannot help here:\n%s", status, out)
+						t.Errorf("exit status %d, want 1 and no call for a person:\n%s", status, out)
 					}
 				}
 			}
@@ -575,14 +572,14 @@ func TestUpstreamCheckBuilds(t *testing.T) {
 	}
 }
 
-// An interrupted check knows nothing, wherever it was interrupted: neither that a
-// patch does not apply, nor that it does not build, nor that there is no branch.
+// An interrupted check fails. It must not say that a patch does not apply, that the
+// series does not build, or that there is no branch.
 func TestUpstreamCheckInterrupted(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		program string
-		args    string // among its arguments
-		n       int    // how often it is called before, and this time
+		args    string // found among its arguments
+		n       int    // interrupt this call of it, from 1
 	}{
 		{"the reference", "git", "am", 1},
 		{"a patch", "git", "am", 4},
@@ -612,7 +609,7 @@ func TestUpstreamCheckInterrupted(t *testing.T) {
 			}
 			bin := tools(t, slices.DeleteFunc([]string{"git", "make", "sh", "nice", "wc", "cat"}, func(s string) bool { return s == tt.program }),
 				[]string{"sparse", "gcc"})
-			// It tells when it is called and waits to be killed.
+			// It reports that call, and waits to be killed.
 			if err := os.WriteFile(filepath.Join(bin, tt.program), []byte(fmt.Sprintf(`#!/bin/sh
 case " $* " in *" %s "*)
 	echo called >>'%s.calls'
@@ -643,7 +640,7 @@ exec '%[4]s' "$@"
 					t.Fatal(err)
 				}
 			case status := <-done:
-				t.Fatalf("it ended before, with status %d\n%s%s", status, &out, &errs)
+				t.Fatalf("it ended before that call, with exit status %d\n%s%s", status, &out, &errs)
 			}
 			cancel()
 			if status := <-done; status != upstreamFailed {
@@ -657,7 +654,7 @@ exec '%[4]s' "$@"
 	}
 }
 
-// Whoever reads the line in a mail looks it up there.
+// Readers of a verdict in a mail look it up in docs/rebasing.md.
 func TestVerdictsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/rebasing.md")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
-// What upstream-check tells by its exit status.
+// The exit statuses of upstream-check.
 const (
 	upstreamFine    = 0
 	upstreamRelease = 1 // a release that the project should support, or that broke
@@ -20,8 +20,8 @@ const (
 	upstreamMain    = 3 // upstream's main will need work at its next release
 )
 
-// verdicts are what the line begins with: make has one status for all failures,
-// and a mail has none.
+// verdicts are the beginnings of the line, by exit status: make has one exit status
+// for all failures, and a mail has none.
 var verdicts = map[int]string{
 	upstreamFine:    "ok: ",
 	upstreamRelease: "needs work: ",
@@ -29,9 +29,9 @@ var verdicts = map[int]string{
 	upstreamMain:    "main needs work: ",
 }
 
-// upstreamCheck answers, in one line that begins with a verdict, whether the newest
-// series still stands for what upstream has: its newest release and its main
-// branch. An error is that the check could not be made; it comes with a line too.
+// upstreamCheck prints one line that says, beginning with a verdict, whether the
+// newest series still fits upstream's newest release and main branch. An error means
+// that the check failed; there is a line then, too.
 func upstreamCheck(ctx context.Context, o *options) (status int, err error) {
 	line, status, err := o.upstreamState(ctx)
 	if err != nil {
@@ -42,7 +42,7 @@ func upstreamCheck(ctx context.Context, o *options) (status int, err error) {
 	return status, err
 }
 
-// detail writes what the line has no room for.
+// detail prints what does not fit in the line.
 func (o *options) detail(text string) {
 	if o.details {
 		fmt.Fprintln(o.errs, text)
@@ -103,10 +103,9 @@ func (o *options) upstreamState(ctx context.Context) (line string, status int, e
 	return fmt.Sprintf("%s; %s %.8s: %s", line, name, tip, problem), status, nil
 }
 
-// findBranch returns the tip of upstream's main as the user's repository has
-// it, fetched or mirrored, and the name it has there; no tip if there is none. A
-// clone does not get to see what another repository fetched, but shares its
-// commits.
+// findBranch returns the tip and the name of upstream's main in the user's
+// repository, fetched or mirrored, or "". It does not look in a clone, which shares
+// the commits but does not have the user's remote branches.
 func (o *options) findBranch(ctx context.Context) (tip, name string, err error) {
 	names := []string{"origin/main", "upstream/main", "main"}
 	if o.branch != "" {
@@ -122,13 +121,13 @@ func (o *options) findBranch(ctx context.Context) (tip, name string, err error) 
 		}
 	}
 	if o.branch != "" {
-		return "", "", fmt.Errorf("find the branch %s: SCOUTFS_SRC %s has none of that name", o.branch, o.src)
+		return "", "", fmt.Errorf("find the branch %s: SCOUTFS_SRC %s does not have it", o.branch, o.src)
 	}
 	return "", "", nil
 }
 
-// tryOn carries the reference to a commit and says in a few words what is wrong,
-// "" if nothing is.
+// tryOn carries the reference to a commit and returns what is wrong in a few words, or
+// "".
 func (o *options) tryOn(ctx context.Context, r *reference, rev string) (string, error) {
 	c, cleanup, err := throwaway(ctx, o.src)
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package standin builds the stand-in file system of tests/testfs, with the
-// notify files taken unchanged out of a series.
+// Package standin builds the stand-in file system of tests/testfs with the
+// notify files of the newest series, unchanged.
 package standin
 
 import (
@@ -16,9 +16,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// Scoutfs is a shell script that takes the place of ScoutFS's command where the
-// stand-in takes the place of ScoutFS. It knows "statfs -s fsid -p DIR" alone,
-// and takes the first mount's.
+// Scoutfs is a shell script that replaces ScoutFS's command on the stand-in. It
+// only knows "statfs -s fsid -p DIR", and prints the fsid of the first mount,
+// whatever DIR is.
 const Scoutfs = `#!/bin/sh
 set -eu
 [ "$*" = "statfs -s fsid -p $5" ] || { echo "scoutfs: the stand-in only knows statfs -s fsid -p DIR" >&2; exit 1; }
@@ -26,8 +26,8 @@ set -- /sys/fs/scoutfs/f.*/fsid
 cat "$1"
 `
 
-// NotifyFiles returns the module's files that a series adds and does not share
-// with ScoutFS: kmod/src/notify*, by path, with their text.
+// NotifyFiles returns the text of the kernel files that s adds, kmod/src/notify*,
+// by path.
 func NotifyFiles(s *series.Series) map[string]string {
 	files := map[string]string{}
 	for path, text := range s.Added() {
@@ -38,11 +38,11 @@ func NotifyFiles(s *series.Series) map[string]string {
 	return files
 }
 
-// Modules are the paths of the stand-in's two builds.
+// Modules holds the paths of the stand-in's two builds.
 type Modules struct{ Patched, Unpatched string }
 
-// Build builds the stand-in for a kernel, with the newest series' files and as
-// if it were unpatched.
+// Build builds the stand-in for k, with the newest series' notify files and
+// without them.
 func Build(ctx context.Context, k *vm.KernelTree) (*Modules, error) {
 	root, err := repo.Root()
 	if err != nil {

@@ -7,7 +7,7 @@
 
 #define SCOUTFS_IOCTL_MAGIC 0xE8  /* arbitrarily chosen hole in ioctl-number.rst */
 
-/* the one ScoutFS command that daemon and command use to recognize a mount */
+/* the ScoutFS ioctl by which daemon and command recognize a mount */
 struct scoutfs_ioctl_statfs_more {
 	__u64 fsid;
 	__u64 rid;

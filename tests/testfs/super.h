@@ -3,8 +3,8 @@
 #define _SCOUTFS_SUPER_H_
 
 /*
- * What notify.c needs to know of a mount, by the names that ScoutFS gives
- * it, and what the stand-in needs itself.
+ * The fields of a mount that notify.c uses, named as in ScoutFS, and the
+ * stand-in's own.
  */
 
 #include <linux/fs.h>
@@ -26,7 +26,7 @@ struct scoutfs_sb_info {
 
 	atomic64_t next_ino;
 
-	/* /sys/fs/scoutfs/f.FSID.r.RID, the counters' is below it */
+	/* /sys/fs/scoutfs/f.FSID.r.RID; counters/ is below it */
 	struct kobject kobj;
 	struct completion kobj_released;
 };

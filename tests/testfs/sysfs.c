@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The part of ScoutFS's sysfs tree that tells mounts and their counters:
+ * The part of ScoutFS's sysfs tree that shows mounts and their counters:
  * /sys/fs/scoutfs/f.FSID.r.RID/{fsid,rid,counters/NAME}.
  */
 #include <linux/kernel.h>
@@ -155,7 +155,7 @@ out:
 	return ret;
 }
 
-/* sysfs can be read until the kobjects are deleted, wait for the last reader */
+/* sysfs can be read until the kobjects are released: wait for that */
 void testfs_sysfs_destroy(struct super_block *sb)
 {
 	struct scoutfs_sb_info *sbi = SCOUTFS_SB(sb);

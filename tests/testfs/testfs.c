@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A stand-in for ScoutFS: a file system in memory that daemon and command
+ * A stand-in for ScoutFS: an in-memory file system that daemon and command
  * take for ScoutFS, with the hooks of the series in the same places.  It
- * makes the real ring testable where there is no ScoutFS source.
+ * lets the real ring be tested without ScoutFS's source.
  *
  *	mount -t scoutfs [-o fsid=HEX] none DIR
  *
- * It keeps nothing: what was written is gone with the last unmount.
+ * Nothing outlives the last unmount.
  */
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -30,10 +30,10 @@
 
 #define TESTFS_MAGIC	0x554f4353	/* SCOUTFS_SUPER_MAGIC */
 #define TESTFS_ROOT_INO	1
-/* inode numbers of files don't fit in 32 bits, to find who truncates them */
+/* inode numbers of files don't fit in 32 bits, so truncation shows */
 #define TESTFS_FIRST_INO	((1ULL << 32) + 1)
 
-/* the inode operations were given the mount's owner twice over the years */
+/* the inode operations' first argument came in 5.12 and changed in 6.3 */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
 #define IDMAP_DEF	struct mnt_idmap *idmap,
 #define IDMAP		idmap,
@@ -94,7 +94,7 @@ static long testfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return -ENOTTY;
 }
 
-/* the lock makes what's around the hook the same with and without it */
+/* the lock keeps the code around the hook the same with and without it */
 static ssize_t testfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	ssize_t ret;
@@ -178,7 +178,7 @@ static struct inode *testfs_new_inode(struct super_block *sb, struct inode *dir,
 	return inode;
 }
 
-/* the extra reference to the dentry keeps the file, there is no other copy */
+/* the extra dentry reference keeps the file: there is no other copy of it */
 static int testfs_mknod(IDMAP_DEF struct inode *dir, struct dentry *dentry,
 			umode_t mode, dev_t dev)
 {

@@ -24,8 +24,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
-// patience is how long a test waits for what must come. The machine is emulated
-// and shares two cores, so it is long.
+// patience is how long a test waits for something that must happen. It is long
+// because the machine is emulated and shares two cores.
 const patience = 60 * time.Second
 
 func inGuest(t *testing.T) {
@@ -35,7 +35,7 @@ func inGuest(t *testing.T) {
 	}
 }
 
-// try runs a program and returns all it prints.
+// try runs a program and returns its output.
 func try(argv ...string) (string, error) {
 	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 	return string(out), err
@@ -55,18 +55,18 @@ func systemctl(t *testing.T, args ...string) string {
 	return run(t, append([]string{"systemctl", "--no-pager"}, args...)...)
 }
 
-// until waits for what can only be asked for again and again: another process's
-// doing, of which nothing tells.
+// until polls until done returns true. It is for changes in other processes that
+// nothing signals.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !done(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("waited %v for: %s", patience, what)
 		}
 	}
 }
 
-// fs is a file system that the test mounts at dir, and the daemon's instance.
+// fs is a file system to mount at dir, with the daemon's instance for it.
 type fs struct {
 	t    *testing.T
 	dir  string
@@ -74,7 +74,7 @@ type fs struct {
 	fsid string
 }
 
-// newFS mounts nothing yet. Whatever happens, nothing of it is left afterwards.
+// newFS prepares a file system without mounting it. The test's cleanup removes it.
 func newFS(t *testing.T, name string, fsid uint64) *fs {
 	t.Helper()
 	inGuest(t)
@@ -98,13 +98,13 @@ func newFS(t *testing.T, name string, fsid uint64) *fs {
 	return f
 }
 
-// mount is plain mount(8).
+// mount runs mount(8).
 func (f *fs) mount() {
 	f.t.Helper()
 	run(f.t, "mount", "-t", "scoutfs", "-o", "fsid="+f.fsid, "none", f.dir)
 }
 
-// umount is plain umount(8), which must succeed at the first try.
+// umount runs umount(8), which must succeed at the first try.
 func (f *fs) umount() {
 	f.t.Helper()
 	run(f.t, "umount", f.dir)
@@ -122,7 +122,7 @@ func (f *fs) await(state string) {
 
 func (f *fs) socket() string { return "/run/scoutfs/" + f.fsid + "/notify.sock" }
 
-// stopped holds an instance that has ended against what must be true of it.
+// stopped waits for the instance to end and checks what it leaves.
 func (f *fs) stopped() {
 	f.t.Helper()
 	f.await("inactive")
@@ -130,14 +130,14 @@ func (f *fs) stopped() {
 		f.t.Errorf("%s ended with result %s", f.unit, got)
 	}
 	if _, err := os.Lstat(f.socket()); !errors.Is(err, os.ErrNotExist) {
-		f.t.Errorf("socket of an instance that was stopped: %v", err)
+		f.t.Errorf("the stopped instance left its socket: %v", err)
 	}
 	if fi, err := os.Stat("/run/scoutfs"); err != nil || !fi.IsDir() {
 		f.t.Errorf("/run/scoutfs: %v", err)
 	}
 }
 
-// tail is a running "scoutfs-notify tail -json" that the daemon has let in.
+// tail is a running "scoutfs-notify tail -json" that is a client of the daemon.
 type tail struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -168,7 +168,7 @@ func (f *fs) tail() *tail {
 	return c
 }
 
-// hasClient says whether the daemon counts a process among its clients.
+// hasClient reports whether a process is a client of the daemon.
 func (f *fs) hasClient(pid int) bool {
 	var st struct {
 		Clients []struct{ PID int }
@@ -185,7 +185,7 @@ func (f *fs) hasClient(pid int) bool {
 	return false
 }
 
-// sees opens and reads a file, and waits for tail to print both.
+// sees writes and reads a file, and waits for tail to print the read.
 func (c *tail) sees(name string) {
 	c.t.Helper()
 	path := filepath.Join(c.fs.dir, name)
@@ -230,7 +230,7 @@ func (c *tail) ends() {
 	}
 }
 
-// The machine is what the tests take it for.
+// The machine runs systemd and has the package's folder for sockets.
 func TestMachine(t *testing.T) {
 	inGuest(t)
 	if out, err := os.ReadFile("/proc/1/comm"); err != nil || string(out) != "systemd\n" {
@@ -244,7 +244,7 @@ func TestMachine(t *testing.T) {
 	t.Log(run(t, "uname", "-r"), run(t, "systemctl", "--version"), run(t, "modinfo", "-F", "git_describe", "scoutfs"))
 }
 
-// What the README says an admin types, and plain mount(8) and umount(8).
+// The README's commands, with mount(8) and umount(8).
 func TestPlainMount(t *testing.T) {
 	f := newFS(t, "scoutfs", 0xa1)
 	f.mount()
@@ -253,19 +253,19 @@ func TestPlainMount(t *testing.T) {
 	c := f.tail()
 	c.sees("one")
 
-	// The unit is in a mount namespace of its own and has a client: umount(8) does
-	// not fail, and the daemon and the stream end.
+	// umount(8) succeeds although the unit has its own mount namespace and a client,
+	// and the daemon and the stream end.
 	f.umount()
 	c.ends()
 	f.stopped()
 
-	// Nothing but the mount starts it again.
+	// The mount alone starts it again.
 	f.mount()
 	f.await("active")
 	c = f.tail()
 	c.sees("two")
 
-	// Stopping the instance leaves the mount alone, and it can be started again.
+	// Stopping the instance does not unmount, and it can be started again.
 	systemctl(t, "stop", f.unit)
 	c.ends()
 	f.stopped()
@@ -275,10 +275,10 @@ func TestPlainMount(t *testing.T) {
 	systemctl(t, "start", f.unit)
 	f.tail().sees("three")
 
-	// Enough unmounts and mounts to meet a daemon that is just starting. An emulated
-	// machine is too slow to make more starts than systemd's default allows.
+	// Some of these unmounts hit a daemon that is just starting. An emulated machine
+	// is too slow to reach systemd's default limit of starts, hence this check.
 	if got := f.property("StartLimitIntervalUSec"); got != "0" {
-		t.Errorf("starts are limited in %s, which quick remounts would run into", got)
+		t.Errorf("StartLimitIntervalUSec is %s, so quick remounts would reach the limit", got)
 	}
 	for range 3 {
 		f.umount()
@@ -290,7 +290,7 @@ func TestPlainMount(t *testing.T) {
 	f.stopped()
 }
 
-// A mount unit, stopped and started.
+// A mount unit starts and stops the instance.
 func TestMountUnit(t *testing.T) {
 	f := newFS(t, "unit", 0xa2)
 	const file = "/etc/systemd/system/mnt-unit.mount"
@@ -312,7 +312,7 @@ func TestMountUnit(t *testing.T) {
 	systemctl(t, "stop", "mnt-unit.mount")
 	c.ends()
 	f.stopped()
-	// The instance brings its mount.
+	// The instance starts its mount.
 	systemctl(t, "start", f.unit)
 	f.await("active")
 	systemctl(t, "restart", "mnt-unit.mount")
@@ -320,7 +320,7 @@ func TestMountUnit(t *testing.T) {
 	f.tail().sees("file")
 }
 
-// Two instances, of which one is stopped.
+// Two instances; stopping one leaves the other running.
 func TestTwoInstances(t *testing.T) {
 	a, b := newFS(t, "a", 0xb1), newFS(t, "b", 0xb2)
 	for _, f := range []*fs{a, b} {
@@ -339,23 +339,23 @@ func TestTwoInstances(t *testing.T) {
 	b.tail().sees("fourth")
 }
 
-// A module that is there but a mount that is none of it: no second try.
+// The module is loaded, but the mount is another file system: no restart.
 func TestNoScoutFS(t *testing.T) {
 	f := newFS(t, "tmp", 0xc1)
 	run(t, "mount", "-t", "tmpfs", "none", f.dir)
 	if out, err := try("systemctl", "start", f.unit); err == nil {
 		t.Errorf("started on a tmpfs: %s", out)
 	}
-	// Before another try it would be activating.
+	// While waiting for a restart it would be activating.
 	if state, status, restarts := f.property("ActiveState"), f.property("ExecMainStatus"), f.property("NRestarts"); state != "failed" || status != "78" || restarts != "0" {
 		t.Errorf("state %s, exit status %s, %s restarts; want failed, 78, 0", state, status, restarts)
 	}
 	if out, _ := try("journalctl", "--no-pager", "-u", f.unit); !strings.Contains(out, "not a mounted ScoutFS") {
-		t.Errorf("the journal does not tell why:\n%s", out)
+		t.Errorf("the journal does not say why:\n%s", out)
 	}
 }
 
-// Another reader has the file system: the daemon comes when that is gone.
+// Another reader has the file system: the daemon retries until it is gone.
 func TestBusy(t *testing.T) {
 	f := newFS(t, "busy", 0xc2)
 	f.mount()
@@ -365,9 +365,9 @@ func TestBusy(t *testing.T) {
 	}
 	defer reader.Close()
 	if out, err := try("systemctl", "enable", "--now", f.unit); err == nil {
-		t.Errorf("started with another reader there: %s", out)
+		t.Errorf("started although there is another reader: %s", out)
 	}
-	until(t, "another try that fails", func() bool {
+	until(t, "a restart that fails", func() bool {
 		return f.property("NRestarts") != "0" && f.property("ExecMainStatus") == "75"
 	})
 	reader.Close()
@@ -375,7 +375,7 @@ func TestBusy(t *testing.T) {
 	f.tail().sees("file")
 }
 
-// A daemon that hangs is replaced; one that is idle is not.
+// systemd restarts a hanging daemon, but not an idle one.
 func TestWatchdog(t *testing.T) {
 	f := newFS(t, "dog", 0xd1)
 	drop := "/run/systemd/system/" + f.unit + ".d"
@@ -386,7 +386,8 @@ func TestWatchdog(t *testing.T) {
 		os.RemoveAll(drop)
 		_, _ = try("systemctl", "daemon-reload")
 	})
-	// Half a minute is for real machines; what is stopped does not see SIGABRT.
+	// The unit's 30 seconds are for real use. A stopped process ignores SIGABRT, so
+	// do not wait long for that.
 	if err := os.WriteFile(drop+"/test.conf", []byte("[Service]\nWatchdogSec=6\nTimeoutAbortSec=1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -396,10 +397,10 @@ func TestWatchdog(t *testing.T) {
 	first := f.property("MainPID")
 	for range 2 {
 		last := f.property("WatchdogTimestampMonotonic")
-		until(t, "a sign of life", func() bool { return f.property("WatchdogTimestampMonotonic") != last })
+		until(t, "a watchdog message", func() bool { return f.property("WatchdogTimestampMonotonic") != last })
 	}
 	if got := f.property("MainPID"); got != first {
-		t.Fatalf("an idle daemon was replaced: %s, %s", first, got)
+		t.Fatalf("an idle daemon was restarted: pid %s, before %s", got, first)
 	}
 	pid, err := strconv.Atoi(first)
 	if err != nil {
@@ -408,21 +409,19 @@ func TestWatchdog(t *testing.T) {
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "another daemon", func() bool {
+	until(t, "a new daemon", func() bool {
 		return f.property("NRestarts") == "1" && f.property("ActiveState") == "active"
 	})
 	f.tail().sees("file")
 }
 
-// span is a client's records: of reads of one byte each, whose offset is their
-// number.
-type span struct {
+// byteRead is a record of a one-byte read. Reads have consecutive offsets from 0.
+type byteRead struct {
 	seq, offset uint64
 }
 
-// The daemon's package is upgraded while files are read. Clients see the end of the
-// stream and come back; seq shows where something is missing, and nothing is
-// missing elsewhere.
+// The daemon's package is upgraded while a file is read. The client sees the end of
+// the stream and reconnects. Its records are complete except where seq has a gap.
 func TestUpgrade(t *testing.T) {
 	f := newFS(t, "load", 0xe1)
 	f.mount()
@@ -442,17 +441,17 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var recs []span
-	resumed := make(map[int]bool) // indices of records that came first after the client came back
+	var recs []byteRead
+	resumed := make(map[int]bool) // indices of the first records after a reconnect
 	stop, received := make(chan struct{}), make(chan error, 1)
-	var last uint64 // offset that ends it, set before stop is closed
+	var last uint64 // the offset that ends the client, set before stop is closed
 	go func() {
 		received <- func() error {
 			for {
 				rec, err := client.Next()
 				switch {
 				case err == nil && rec.Type == notify.TypeRead:
-					recs = append(recs, span{rec.Seq, rec.Offset})
+					recs = append(recs, byteRead{rec.Seq, rec.Offset})
 					select {
 					case <-stop:
 						if rec.Offset >= last {
@@ -462,11 +461,11 @@ func TestUpgrade(t *testing.T) {
 					}
 					continue
 				case err == nil && rec.Type == notify.TypeOpen && rec.PID == uint32(os.Getpid()) && len(recs) == 0:
-					// The file's, which was still in the ring when the client came.
+					// The open above was still in the ring when the client connected.
 					continue
 				case err == nil:
-					return fmt.Errorf("a record that nobody made: %+v", rec)
-				// Who connects to the daemon that goes may be turned away instead.
+					return fmt.Errorf("a record of no access: %+v", rec)
+				// A daemon that is stopping may refuse the client.
 				case !errors.Is(err, io.EOF) && !errors.Is(err, notify.ErrRefused):
 					return err
 				}
@@ -487,8 +486,7 @@ func TestUpgrade(t *testing.T) {
 		}()
 	}()
 
-	// A read a millisecond at most: the machine is emulated, and nothing may be lost
-	// for want of speed.
+	// At most one read per millisecond: the emulated machine must keep up.
 	var load sync.WaitGroup
 	quit := make(chan struct{})
 	next := uint64(0)
@@ -509,11 +507,11 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 	run(t, "rpm", "-U", Upgrade)
-	until(t, "another daemon", func() bool {
+	until(t, "a new daemon", func() bool {
 		pid := f.property("MainPID")
 		return f.property("ActiveState") == "active" && pid != before && pid != "0"
 	})
-	until(t, "the client is back", func() bool {
+	until(t, "the client to reconnect", func() bool {
 		select {
 		case err := <-received:
 			t.Fatalf("the client ended: %v", err)
@@ -523,7 +521,7 @@ func TestUpgrade(t *testing.T) {
 	})
 	close(quit)
 	load.Wait()
-	// These come when the client is back for sure, and end it.
+	// The client is connected, so it gets this read, which ends it.
 	last = next
 	close(stop)
 	b := make([]byte, 1)
@@ -536,45 +534,45 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 	case <-time.After(patience):
-		t.Fatal("the last record did not come")
+		t.Fatal("the last record did not arrive")
 	}
 	client.Close()
 
 	if got := f.property("NRestarts"); got != "0" {
 		t.Errorf("%s automatic restarts", got)
 	}
-	// Without a daemon nothing is counted, but the next one's first record has a
-	// seq that says that there was none. Any other gap is as long as what is missing,
-	// should the machine have been too slow to drain the ring.
+	// Without a daemon accesses are not counted, but a gap before the next daemon's
+	// first record shows that there was none. Any other gap, from a ring that the
+	// machine was too slow to drain, must be exactly as long as what is missing.
 	var missing, dropped uint64
 	for i := 1; i < len(recs); i++ {
 		seq, offset := recs[i].seq-recs[i-1].seq, recs[i].offset-recs[i-1].offset
 		switch {
 		case resumed[i]:
 			if missing += offset - 1; seq < 2 {
-				t.Errorf("the client came back, and seq %d comes after %d", recs[i].seq, recs[i-1].seq)
+				t.Errorf("seq %d follows %d after the reconnect, without a gap", recs[i].seq, recs[i-1].seq)
 			}
 		case seq != offset:
-			t.Errorf("%d reads are missing after seq %d, the gap says %d", offset-1, recs[i-1].seq, seq-1)
+			t.Errorf("%d reads are missing after seq %d, but the gap is %d", offset-1, recs[i-1].seq, seq-1)
 		default:
 			dropped += offset - 1
 		}
 	}
 	if len(resumed) != 1 {
-		t.Errorf("the client came back %d times, not once", len(resumed))
+		t.Errorf("the client reconnected %d times, not once", len(resumed))
 	}
 	if len(recs) == 0 || recs[0].offset != 0 || uint64(len(recs))+missing+dropped != last+1 {
 		t.Errorf("%d records, %d missing and %d dropped of %d reads", len(recs), missing, dropped, last+1)
 	}
 	t.Logf("%d reads, %d records, %d missing while there was no daemon, %d dropped", last+1, len(recs), missing, dropped)
 	if out := run(t, "rpm", "-q", "scoutfs-notifyd"); !strings.HasPrefix(out, "scoutfs-notifyd-2-1") {
-		t.Errorf("installed is %s", out)
+		t.Errorf("installed package: %s", out)
 	}
 	f.tail().sees("file")
 }
 
-// The daemon's package is removed under a running, enabled instance. It must be the
-// last test.
+// The daemon's package is removed while an enabled instance runs. This must be the last
+// test.
 func TestRemove(t *testing.T) {
 	f := newFS(t, "gone", 0xf1)
 	f.mount()
@@ -596,7 +594,7 @@ func TestRemove(t *testing.T) {
 	c.ends()
 	f.await("inactive")
 	if got := links(); len(got) != 0 {
-		t.Errorf("links that are left: %v", got)
+		t.Errorf("links left: %v", got)
 	}
 	for _, path := range []string{f.socket(), "/run/scoutfs", "/usr/lib/systemd/system/scoutfs-notifyd@.service"} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
@@ -606,7 +604,7 @@ func TestRemove(t *testing.T) {
 	if got := f.property("LoadState"); got != "not-found" {
 		t.Errorf("systemd still knows the unit: %s", got)
 	}
-	// The mount is nobody's business but its owner's.
+	// The mount stays.
 	if text, err := os.ReadFile(filepath.Join(f.dir, "file")); err != nil || string(text) != "text" {
 		t.Errorf("read a file: %q, %v", text, err)
 	}
