@@ -163,7 +163,7 @@ series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=... [REST
 upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	@kbuild=$(kbuild) && $(series) list >/dev/null || { echo "check failed: no kernel to build against, or no bin/series; what failed is above"; exit 2; }; \
+	@kbuild=$(kbuild) && $(series) help >/dev/null || { echo "check failed: no kernel to build against, or no bin/series; what failed is above"; exit 2; }; \
 	bin/series upstream-check -kbuild "$$kbuild"
 
 ##@ Package

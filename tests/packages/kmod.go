@@ -32,11 +32,10 @@ func (p *project) kernel(ctx context.Context) (kver, src string, err error) {
 		kver = string(m[1])
 	}
 	if kver == "" {
-		text, err := run.Output(ctx, "uname", "-r")
-		if err != nil {
+		if kver, err = run.Output(ctx, "uname", "-r"); err != nil {
 			return "", "", err
 		}
-		kver = strings.TrimSpace(text)
+		kver = strings.TrimSpace(kver)
 	}
 	if src == "" {
 		src = filepath.Join("/lib/modules", kver, "build")

@@ -13,22 +13,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 const usage = `usage: packages COMMAND [ARGUMENT...]
 
-  versions             print the ScoutFS releases that have a series
-  stage VERSION DIR    stage the DKMS source tree of VERSION under DIR
   kmod [VERSION...]    compile the patched module with dkms, in private trees
   srpm [VERSION...]    source packages
   rpm [VERSION...]     source packages and the packages rebuilt from them
   notifyd              daemon packages, rpm and deb
-  header FILE          write the C header that the series add
   all [VERSION...]     everything, with a repository index
   mock CHROOT [VERSION...]
                        source packages, and the packages that mock rebuilds from
@@ -52,22 +49,21 @@ Relative paths start at the top of the repository.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// Packages must not depend on the caller's umask.
+	// What is packaged must not depend on the caller's umask.
 	syscall.Umask(0o022)
-
-	err := execute(ctx, os.Args[1:], os.Stdout)
-	if err == nil {
-		return
-	}
-	fmt.Fprintf(os.Stderr, "packages: %v\n", err)
-	var u usageError
-	if errors.As(err, &u) {
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
-	}
-	os.Exit(1)
+	run.Main(func(ctx context.Context) int {
+		err := execute(ctx, os.Args[1:], os.Stdout)
+		if err == nil {
+			return 0
+		}
+		fmt.Fprintf(os.Stderr, "packages: %v\n", err)
+		var u usageError
+		if errors.As(err, &u) {
+			fmt.Fprint(os.Stderr, usage)
+			return 2
+		}
+		return 1
+	})
 }
 
 // usageError is a mistake in the command line.
@@ -79,12 +75,12 @@ func (e usageError) Error() string { return string(e) }
 // name; max is -1 for any number.
 type command struct {
 	min, max int
-	run      func(ctx context.Context, p *project, args []string) error
+	run      func(p *project, ctx context.Context, args []string) error
 }
 
 // each makes a command.run that calls do for each release in its arguments.
-func each(do func(p *project, ctx context.Context, r release) error) func(context.Context, *project, []string) error {
-	return func(ctx context.Context, p *project, args []string) error {
+func each(do func(p *project, ctx context.Context, r release) error) func(*project, context.Context, []string) error {
+	return func(p *project, ctx context.Context, args []string) error {
 		picked, err := p.pick(args)
 		if err != nil {
 			return err
@@ -99,47 +95,16 @@ func each(do func(p *project, ctx context.Context, r release) error) func(contex
 }
 
 var commands = map[string]command{
-	"versions": {0, 0, func(_ context.Context, p *project, _ []string) error {
-		for _, r := range p.releases {
-			p.say("%s", r.Version)
-		}
-		return nil
-	}},
-	"stage": {2, 2, func(ctx context.Context, p *project, args []string) error {
-		picked, err := p.pick(args[:1])
-		if err != nil {
-			return err
-		}
-		dir, err := p.stage(ctx, picked[0], args[1])
-		if err != nil {
-			return err
-		}
-		p.say("staged %s", dir)
-		return nil
-	}},
 	"kmod": {0, -1, each((*project).kmod)},
 	"srpm": {0, -1, each(func(p *project, ctx context.Context, r release) error {
 		_, err := p.srpm(ctx, r, p.dist)
 		return err
 	})},
 	"rpm":     {0, -1, each((*project).rpm)},
-	"notifyd": {0, 0, func(ctx context.Context, p *project, _ []string) error { return p.notifyd(ctx) }},
-	"header":  {1, 1, func(_ context.Context, p *project, args []string) error { return p.header(args[0]) }},
-	"all": {0, -1, func(ctx context.Context, p *project, args []string) error {
-		picked, err := p.pick(args)
-		if err != nil {
-			return err
-		}
-		return p.packages(ctx, picked)
-	}},
-	"mock": {1, -1, func(ctx context.Context, p *project, args []string) error {
-		picked, err := p.pick(args[1:])
-		if err != nil {
-			return err
-		}
-		return p.mock(ctx, args[0], picked)
-	}},
-	"release": {0, 1, func(ctx context.Context, p *project, args []string) error {
+	"notifyd": {0, 0, func(p *project, ctx context.Context, _ []string) error { return p.notifyd(ctx) }},
+	"all":     {0, -1, (*project).all},
+	"mock":    {1, -1, (*project).mock},
+	"release": {0, 1, func(p *project, ctx context.Context, args []string) error {
 		if len(args) == 1 && args[0] != "-n" {
 			return usageError(fmt.Sprintf("release takes -n or nothing, not %q", args[0]))
 		}
@@ -171,5 +136,5 @@ func execute(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return c.run(ctx, p, args[1:])
+	return c.run(p, ctx, args[1:])
 }

@@ -18,7 +18,12 @@ const noMock = `mock is not installed:
 
 // mock builds source packages of the series, rebuilds them in the chroot of
 // mock/CHROOT.cfg and writes both kinds of packages to dist.
-func (p *project) mock(ctx context.Context, chroot string, all []release) (err error) {
+func (p *project) mock(ctx context.Context, args []string) (err error) {
+	chroot := args[0]
+	all, err := p.pick(args[1:])
+	if err != nil {
+		return err
+	}
 	config, err := p.mockConfig(chroot)
 	if err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
@@ -101,42 +100,46 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	if err := copyFile(at("LICENSE"), p.file("LICENSE")); err != nil {
 		return err
 	}
-	if err := p.header(at("notify_ioctl.h")); err != nil {
-		return err
-	}
 	pages, err := filepath.Glob(p.file("packaging", "man", "*.[0-9]"))
 	if err != nil {
 		return err
 	}
 	for _, page := range pages {
-		if err := gzipFile(at(filepath.Base(page)+".gz"), page); err != nil {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		packed, err := gzipBytes(text)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(at(filepath.Base(page)+".gz"), packed, 0o644); err != nil {
 			return err
 		}
 	}
-	changelog, err := chglog(p.changes)
+	header, err := p.commonHeader()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(at("changelog.yaml"), changelog, 0o644); err != nil {
+	changelog, err := chglog(p.changes)
+	if err != nil {
 		return err
 	}
 	golang, err := p.golangLicense(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(at("LICENSE.golang"), golang, 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(at("copyright"), fmt.Appendf(nil, copyright, golang), 0o644); err != nil {
-		return err
-	}
-	// nfpm falls back to the files' own times.
-	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
+	for name, text := range map[string][]byte{
+		"notify_ioctl.h": []byte(header),
+		"changelog.yaml": changelog,
+		"LICENSE.golang": golang,
+		"copyright":      fmt.Appendf(nil, copyright, golang),
+	} {
+		if err := os.WriteFile(at(name), text, 0o644); err != nil {
 			return err
 		}
-		return os.Chtimes(path, p.epoch, p.epoch)
-	})
+	}
+	return p.stamp(dir)
 }
 
 // copyright is Debian's replacement for a licence file.
@@ -161,19 +164,7 @@ func (p *project) golangLicense(ctx context.Context) ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "LICENSE"))
 }
 
-// gzipFile compresses a file, to the same bytes every time.
-func gzipFile(dst, src string) error {
-	text, err := os.ReadFile(src)
-	if err != nil {
-		return err
-	}
-	packed, err := gzipBytes(text)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(dst, packed, 0o644)
-}
-
+// gzipBytes compresses a text, to the same bytes every time.
 func gzipBytes(text []byte) ([]byte, error) {
 	var buf bytes.Buffer
 	z, err := gzip.NewWriterLevel(&buf, gzip.BestCompression)
@@ -191,29 +182,18 @@ func gzipBytes(text []byte) ([]byte, error) {
 
 // chglog returns the changelog for nfpm, which reads YAML: JSON is a subset.
 func chglog(all []change) ([]byte, error) {
-	type note struct {
-		Note string `json:"note"`
-	}
-	// Without this, dpkg cannot read the entries that nfpm writes for debs.
-	type deb struct {
-		Distributions []string `json:"distributions"`
-		Urgency       string   `json:"urgency"`
-	}
-	type entry struct {
-		Semver   string    `json:"semver"`
-		Date     time.Time `json:"date"`
-		Packager string    `json:"packager"`
-		Deb      deb       `json:"deb"`
-		Changes  []note    `json:"changes"`
-	}
-	entries := make([]entry, 0, len(all))
+	type object map[string]any
+	var entries []object
 	for _, c := range all {
-		e := entry{Semver: fmt.Sprintf("%d-1", c.release), Date: c.date, Packager: c.who,
-			Deb: deb{Distributions: []string{"unstable"}, Urgency: "medium"}}
+		var notes []object
 		for _, n := range c.notes {
-			e.Changes = append(e.Changes, note{n})
+			notes = append(notes, object{"note": n})
 		}
-		entries = append(entries, e)
+		entries = append(entries, object{
+			"semver": fmt.Sprintf("%d-1", c.release), "date": c.date, "packager": c.who, "changes": notes,
+			// Without this, dpkg cannot read the entries that nfpm writes for debs.
+			"deb": object{"distributions": []string{"unstable"}, "urgency": "medium"},
+		})
 	}
 	return json.MarshalIndent(entries, "", "  ")
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +41,9 @@ type project struct {
 // release is a ScoutFS release's series and supported kernels.
 type release struct {
 	*series.Series
-	kernels string // file with a regular expression of supported kernel releases
+	// kernels is the file with a regular expression of supported kernel releases: the
+	// series' own, or dkms/kernels.txt.
+	kernels string
 }
 
 // number returns the release without the v, as in package versions.
@@ -93,7 +94,7 @@ func openProject(root string, getenv func(string) string, out io.Writer) (*proje
 		}
 		p.epoch = time.Unix(sec, 0).UTC()
 	}
-	p.releases, err = openReleases(p.patchesDir, filepath.Join(root, "dkms", "kernels.txt"))
+	p.releases, err = p.pick(nil)
 	return p, err
 }
 
@@ -110,44 +111,23 @@ func readNumber(file string) (int, error) {
 	return n, nil
 }
 
-// openReleases opens all series in dir. kernels is for series without a kernels.txt
-// of their own.
-func openReleases(dir, kernels string) ([]release, error) {
-	all, err := series.Select(dir)
+// pick opens the series for the named releases, or all if there are no names.
+func (p *project) pick(names []string) ([]release, error) {
+	all, err := series.Select(p.patchesDir, names...)
 	if err != nil {
 		return nil, err
 	}
 	var releases []release
 	for _, s := range all {
-		r := release{s, filepath.Join(s.Dir, filepath.Base(kernels))}
+		r := release{s, filepath.Join(s.Dir, "kernels.txt")}
 		if _, err := os.Stat(r.kernels); errors.Is(err, fs.ErrNotExist) {
-			r.kernels = kernels
+			r.kernels = p.file("dkms", "kernels.txt")
 		} else if err != nil {
 			return nil, err
 		}
 		releases = append(releases, r)
 	}
 	return releases, nil
-}
-
-// pick returns the named releases, or all if there are no names.
-func (p *project) pick(names []string) ([]release, error) {
-	if len(names) == 0 {
-		return p.releases, nil
-	}
-	var picked []release
-	for _, name := range names {
-		i := slices.IndexFunc(p.releases, func(r release) bool { return r.Version == name })
-		if i < 0 {
-			var known []string
-			for _, r := range p.releases {
-				known = append(known, r.Version)
-			}
-			return nil, fmt.Errorf("there is no series for %q: the supported releases are %s", name, strings.Join(known, " "))
-		}
-		picked = append(picked, p.releases[i])
-	}
-	return picked, nil
 }
 
 func (p *project) say(format string, args ...any) {
@@ -166,4 +146,15 @@ func copyFile(dst, src string) error {
 		return err
 	}
 	return os.WriteFile(dst, data, 0o644)
+}
+
+// stamp sets the times of everything below dir to the packages' own, for rpmbuild
+// and nfpm, which record them.
+func (p *project) stamp(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, p.epoch, p.epoch)
+	})
 }

@@ -33,11 +33,11 @@ func TestKernels(t *testing.T) {
 		"v1.30/base.txt": "v1.30\n", "v1.30/0001-a.patch": patch, "v1.30/kernels.txt": "x",
 		"v1.9/base.txt": "v1.9\n", "v1.9/0001-a.patch": patch,
 	})
-	all, err := openReleases(dir, "/default/kernels.txt")
+	all, err := (&project{root: "/root", patchesDir: dir}).pick(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) != 2 || all[0].kernels != "/default/kernels.txt" || all[1].kernels != filepath.Join(dir, "v1.30", "kernels.txt") {
+	if len(all) != 2 || all[0].kernels != "/root/dkms/kernels.txt" || all[1].kernels != filepath.Join(dir, "v1.30", "kernels.txt") {
 		t.Errorf("releases %+v", all)
 	}
 }
@@ -84,23 +84,19 @@ func TestHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "notify_ioctl.h")
-	if err := p.header(file); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(file)
+	text, err := p.commonHeader()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"struct scoutfs_notify_record {", "#define SCOUTFS_IOC_READ_NOTIFY"} {
-		if !strings.Contains(string(text), want) {
+		if !strings.Contains(text, want) {
 			t.Errorf("the header lacks %q", want)
 		}
 	}
 }
 
 func TestUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{}, {"nonsense"}, {"notifyd", "x"}, {"stage", "v1.30"}, {"mock"}} {
+	for _, args := range [][]string{{}, {"nonsense"}, {"notifyd", "x"}, {"release", "x"}, {"mock"}} {
 		err := execute(t.Context(), args, io.Discard)
 		if _, ok := err.(usageError); !ok {
 			t.Errorf("%v: %v is not a usage error", args, err)

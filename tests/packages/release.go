@@ -25,7 +25,10 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 	if dirty != "" {
 		return fmt.Errorf("the work tree is not clean, commit or remove:\n%s", dirty)
 	}
-	if err := p.agree(); err != nil {
+	if got := p.changes[0].release; got != p.number {
+		return fmt.Errorf("patches/RELEASE says %d, packaging/changelog begins with %d", p.number, got)
+	}
+	if _, err := p.commonHeader(); err != nil {
 		return err
 	}
 	head, err := git("rev-parse", "HEAD")
@@ -67,14 +70,4 @@ func (p *project) releaseTags(ctx context.Context, dry bool) error {
 	// newest series' tag comes last, because it starts the job.
 	p.say("tagged %.12s: %s\npublish with: for tag in %s; do git push origin $tag || break; done", head, names, names)
 	return nil
-}
-
-// agree checks that RELEASE and the changelog name the same release, and that all
-// series have the same interface.
-func (p *project) agree() error {
-	if got := p.changes[0].release; got != p.number {
-		return fmt.Errorf("patches/RELEASE says %d, packaging/changelog begins with %d", p.number, got)
-	}
-	_, err := p.commonHeader()
-	return err
 }

@@ -196,13 +196,13 @@ func TestMock(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if err := p.mock(t.Context(), "el7", p.releases); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el8, el9`) {
+	if err := p.mock(t.Context(), []string{"el7"}); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el8, el9`) {
 		t.Errorf("error %v", err)
 	}
-	if err := p.mock(t.Context(), "../mock/el9", p.releases); err == nil {
+	if err := p.mock(t.Context(), []string{"../mock/el9"}); err == nil {
 		t.Error("a path was accepted as a chroot")
 	}
-	if err := p.mock(t.Context(), "el9", p.releases); err == nil || !strings.Contains(err.Error(), "dnf install mock") {
+	if err := p.mock(t.Context(), []string{"el9"}); err == nil || !strings.Contains(err.Error(), "dnf install mock") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -82,15 +82,8 @@ func (p *project) srpm(ctx context.Context, s release, dir string) (string, erro
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		return "", err
 	}
-	// Source packages record their files' times.
-	for _, f := range append(files, spec, s.prefix()+".tar.gz") {
-		name := filepath.Join(sources, filepath.Base(f))
-		if f == spec {
-			name = spec
-		}
-		if err := os.Chtimes(name, p.epoch, p.epoch); err != nil {
-			return "", err
-		}
+	if err := p.stamp(top); err != nil {
+		return "", err
 	}
 	if err := p.rpmbuild(ctx, top, "-bs", spec); err != nil {
 		return "", err
@@ -141,4 +134,31 @@ func (p *project) collect(pattern, dir string) (string, error) {
 	}
 	p.say("%s", dest)
 	return dest, nil
+}
+
+// all writes the packages of the module and of the daemon to dist, with an
+// index for dnf. Without SCOUTFS_SRC it leaves out those of the module, and says so.
+func (p *project) all(ctx context.Context, names []string) error {
+	all, err := p.pick(names)
+	if err != nil {
+		return err
+	}
+	if p.upstream == "" {
+		p.say("left out the packages of the module: SCOUTFS_SRC is not set")
+	} else {
+		for _, s := range all {
+			if err := p.rpm(ctx, s); err != nil {
+				return fmt.Errorf("packages of %s: %w", s.Version, err)
+			}
+		}
+	}
+	if err := p.notifyd(ctx); err != nil {
+		return err
+	}
+	// The index covers all of dist, with the packages of former releases.
+	if _, err := run.Output(ctx, "createrepo_c", "--quiet", p.dist); err != nil {
+		return err
+	}
+	p.say("install from it with: dnf --repofrompath=scoutfs-notify,file://%s --nogpgcheck install ...", p.dist)
+	return nil
 }

@@ -93,12 +93,3 @@ func (p *project) commonHeader() (string, error) {
 	}
 	return series.CommonHeader(all)
 }
-
-// header writes the C header of the interface to file.
-func (p *project) header(file string) error {
-	text, err := p.commonHeader()
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, []byte(text), 0o644)
-}

@@ -11,13 +11,24 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
+
+// Main runs a program with a context that SIGINT and SIGTERM cancel, and ends the
+// process with the exit status that main returns.
+func Main(main func(ctx context.Context) (status int)) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := main(ctx)
+	stop()
+	os.Exit(status)
+}
 
 // Environ is this process's environment for children: with messages in English,
 // times in UTC, and without what an outer make or git sets for its own children.

@@ -23,11 +23,7 @@ type reference struct {
 }
 
 // newReference applies a series to its own tag in a clone, without --3way.
-func newReference(ctx context.Context, c *clone, s *series.Series) (*reference, error) {
-	base, err := c.commit(ctx, "refs/tags/"+s.Version)
-	if err != nil {
-		return nil, err
-	}
+func newReference(ctx context.Context, c *clone, base string, s *series.Series) (*reference, error) {
 	if err := c.checkout(ctx, base); err != nil {
 		return nil, err
 	}

@@ -75,7 +75,6 @@ type checker struct {
 	*options
 	first *series.Series // the others must have its interface
 	older *reference     // the previous one, if it applied
-	clean []func()       // removes clones at the end, because older needs them
 }
 
 // check checks the series for the versions in the arguments, or all. Without a
@@ -92,11 +91,6 @@ func (o *options) check(ctx context.Context) error {
 		}
 	}
 	k := &checker{options: o, first: all[0]}
-	defer func() {
-		for _, f := range k.clean {
-			f()
-		}
-	}()
 	problems := 0
 	for _, s := range all {
 		bad, did, err := k.checkOne(ctx, s)
@@ -129,12 +123,11 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 	if k.src == "" {
 		return bad, did, nil
 	}
-	c, cleanup, err := throwaway(ctx, k.src)
+	c, base, err := k.throwaway(ctx, k.src, "refs/tags/"+s.Version)
 	if err != nil {
 		return nil, "", err
 	}
-	k.clean = append(k.clean, cleanup)
-	r, more, err := checkApplied(ctx, c, s)
+	r, more, err := checkApplied(ctx, c, base, s)
 	if err != nil {
 		return nil, "", err
 	}
@@ -163,14 +156,7 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 // checkApplied applies a series to its tag with and without --3way and checks the
 // result, which it leaves in the clone. The reference is nil if the series does not
 // apply.
-func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, []string, error) {
-	base, err := c.commit(ctx, "refs/tags/"+s.Version)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := c.checkout(ctx, base); err != nil {
-		return nil, nil, err
-	}
+func checkApplied(ctx context.Context, c *clone, base string, s *series.Series) (*reference, []string, error) {
 	for _, p := range s.Patches {
 		if err := c.am(ctx, p, true); err != nil {
 			return nil, []string{fmt.Sprintf("git am --3way: %v", err)}, nil
@@ -180,16 +166,12 @@ func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, 
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := newReference(ctx, c, s)
+	r, err := newReference(ctx, c, base, s)
 	if err != nil {
 		return nil, []string{err.Error()}, nil
 	}
 	var bad []string
-	differ, err := c.git(ctx, "diff", "--name-only", merged, "HEAD")
-	if err != nil {
-		return nil, nil, err
-	}
-	if differ != "" {
+	if merged != r.commits[len(r.commits)-1] {
 		bad = append(bad, "git am and git am --3way give different trees")
 	}
 	exported, err := c.export(ctx, base, s.Version)
@@ -213,12 +195,8 @@ func checkApplied(ctx context.Context, c *clone, s *series.Series) (*reference, 
 // checkSame carries this series to the tag of a newer one. If a patch applies
 // unchanged and no hook is missing, the newer series must have the same text.
 func (r *reference) checkSame(ctx context.Context, o *options, newer *reference) ([]string, error) {
-	c, cleanup, err := throwaway(ctx, o.src)
+	c, _, err := o.throwaway(ctx, o.src, newer.commits[0])
 	if err != nil {
-		return nil, err
-	}
-	defer cleanup()
-	if err := c.checkout(ctx, newer.commits[0]); err != nil {
 		return nil, err
 	}
 	var exact []bool

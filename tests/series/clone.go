@@ -35,18 +35,20 @@ func newClone(ctx context.Context, src, dir string) (*clone, error) {
 	return &clone{dir}, nil
 }
 
-// throwaway makes a clone of src that cleanup removes.
-func throwaway(ctx context.Context, src string) (c *clone, cleanup func(), err error) {
-	dir, err := os.MkdirTemp("", "series-")
+// throwaway makes a clone of a repository with a revision checked out, whose commit
+// it returns. The clone is gone when the command ends.
+func (o *options) throwaway(ctx context.Context, src, rev string) (c *clone, commit string, err error) {
+	dir, err := os.MkdirTemp(o.tmp, "")
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
-	cleanup = func() { os.RemoveAll(dir) }
 	if c, err = newClone(ctx, src, filepath.Join(dir, "scoutfs")); err != nil {
-		cleanup()
-		return nil, nil, err
+		return nil, "", err
 	}
-	return c, cleanup, nil
+	if commit, err = c.commit(ctx, rev); err != nil {
+		return nil, "", err
+	}
+	return c, commit, c.checkout(ctx, commit)
 }
 
 // checkSource returns an error unless src is a ScoutFS repository with tags.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -64,12 +65,7 @@ func sectionAt(all []section, line int) *section {
 
 // hasFunction reports whether the sections include a function called name.
 func hasFunction(all []section, name string) bool {
-	for _, s := range all {
-		if s.function && s.name == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(s section) bool { return s.function && s.name == name })
 }
 
 // isC reports whether a path names C source.

@@ -51,12 +51,8 @@ func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.
 	if err != nil {
 		return nil, nil, err
 	}
-	c, cleanup, err := throwaway(ctx, dir)
+	c, _, err := o.throwaway(ctx, dir, head)
 	if err != nil {
-		return nil, nil, err
-	}
-	defer cleanup()
-	if err := c.checkout(ctx, head); err != nil {
 		return nil, nil, err
 	}
 	fork, err := c.git(ctx, "merge-base", base, "HEAD")

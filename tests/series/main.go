@@ -15,19 +15,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
 const usage = `usage: series COMMAND [flags]
 
-  list            print the supported releases, oldest first
   check [VERSION...]
                   check the form of the series; with SCOUTFS_SRC also apply,
                   export and compare them; with -kbuild also build them
@@ -58,6 +55,7 @@ type options struct {
 	restart bool
 	details bool // write details to errs
 	args    []string
+	tmp     string // folder for clones that do not outlive the command
 
 	out, errs io.Writer
 }
@@ -76,7 +74,6 @@ func plain(run func(*options, context.Context) error) func(context.Context, *opt
 }
 
 var commands = map[string]command{
-	"list":           {run: plain((*options).list)},
 	"check":          {run: plain((*options).check), args: true},
 	"rebase":         {run: plain((*options).rebaseOne), needs: []string{"from", "to"}},
 	"export":         {run: plain((*options).export), needs: []string{"clone", "to"}},
@@ -85,9 +82,7 @@ var commands = map[string]command{
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	run.Main(func(ctx context.Context) int { return execute(ctx, os.Args[1:], os.Stdout, os.Stderr) })
 }
 
 // execute runs the command line in args and returns the exit status.
@@ -102,9 +97,12 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (status int, err error) {
 	o := &options{out: stdout, errs: stderr}
+	if o.patches, err = repo.Patches(); err != nil {
+		return 0, err
+	}
 	flags := flag.NewFlagSet("series", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.patches, "patches", "", "the `folder` with the folders vX.YY; the default is the repository's patches")
+	flags.StringVar(&o.patches, "patches", o.patches, "the `folder` with the folders vX.YY")
 	flags.StringVar(&o.src, "src", os.Getenv("SCOUTFS_SRC"), "your ScoutFS `repository` with tags; the default is SCOUTFS_SRC")
 	flags.StringVar(&o.kbuild, "kbuild", "", "a kernel build `directory`, to build with upstream's own Makefile")
 	flags.StringVar(&o.work, "work", "", "the `folder` for clones in which a person works; the default is in the cache")
@@ -145,34 +143,11 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (sta
 	if o.args = flags.Args(); len(o.args) > 0 && !c.args {
 		return 0, fmt.Errorf("%s: %q is not a flag", args[0], o.args[0])
 	}
-	if err := o.fill(); err != nil {
+	if o.tmp, err = os.MkdirTemp("", "series-"); err != nil {
 		return 0, err
 	}
+	defer os.RemoveAll(o.tmp)
 	return c.run(ctx, o)
-}
-
-// fill sets the folders that the command line leaves out.
-func (o *options) fill() (err error) {
-	if o.patches == "" {
-		if o.patches, err = repo.Patches(); err != nil {
-			return err
-		}
-	}
-	if o.work == "" {
-		if o.work, err = repo.CacheDir("rebase"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (o *options) list(context.Context) error {
-	all, err := series.Versions(o.patches)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(o.out, strings.Join(all, "\n"))
-	return err
 }
 
 // report prints a line about a release's series.

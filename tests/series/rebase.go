@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,27 +13,23 @@ import (
 	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
 // reference reads the series for a version and applies it in a clone of its own.
-func (o *options) reference(ctx context.Context, version string) (*reference, func(), error) {
+func (o *options) reference(ctx context.Context, version string) (*reference, error) {
 	if err := checkSource(ctx, o.src); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s, err := series.Open(o.patches, version)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	c, cleanup, err := throwaway(ctx, o.src)
+	c, base, err := o.throwaway(ctx, o.src, "refs/tags/"+version)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	r, err := newReference(ctx, c, s)
-	if err != nil {
-		cleanup()
-		return nil, nil, err
-	}
-	return r, cleanup, nil
+	return newReference(ctx, c, base, s)
 }
 
 // errPerson means that a person must continue; the report says how.
@@ -55,11 +50,10 @@ type rebase struct {
 
 // rebaseOne implements the command rebase.
 func (o *options) rebaseOne(ctx context.Context) error {
-	r, cleanup, err := o.reference(ctx, o.from)
+	r, err := o.reference(ctx, o.from)
 	if err != nil {
 		return err
 	}
-	defer cleanup()
 	return o.rebase(ctx, r, o.to)
 }
 
@@ -74,11 +68,10 @@ func (o *options) regenerate(ctx context.Context) error {
 	if !slices.Contains(all, o.from) {
 		return fmt.Errorf("regenerate from %s: no such series; there are %v", o.from, all)
 	}
-	r, cleanup, err := o.reference(ctx, o.from)
+	r, err := o.reference(ctx, o.from)
 	if err != nil {
 		return err
 	}
-	defer cleanup()
 	var errs []error
 	for _, v := range all {
 		if v == o.from {
@@ -99,6 +92,11 @@ func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 	}
 	b := &rebase{options: o, r: r, to: to, branch: "notify/" + to}
 	var err error
+	if o.work == "" {
+		if o.work, err = repo.CacheDir("rebase"); err != nil {
+			return err
+		}
+	}
 	if b.dir, err = filepath.Abs(filepath.Join(o.work, to)); err != nil {
 		return err
 	}
@@ -139,19 +137,13 @@ func (b *rebase) person(format string, args ...any) error {
 	return errPerson
 }
 
-// markKey is the setting in a clone that names the series it was made from: its
-// version and a hash of its text.
+// markKey is the setting in a clone that names the series it was made from, as mark
+// does.
 const markKey = "scoutfs-notify.from"
 
-func mark(s *series.Series) string {
-	h := sha256.New()
-	for _, p := range s.Patches {
-		// Names and lengths mark where one text ends and the next begins.
-		text := p.Bytes()
-		fmt.Fprintf(h, "%s %d\n%s", p.Name, len(text), text)
-	}
-	return fmt.Sprintf("%s %x", s.Version, h.Sum(nil))
-}
+// mark names a series by its release and its last commit, whose id is the same
+// wherever the same patches are applied.
+func (r *reference) mark() string { return r.Version + " " + r.commits[len(r.commits)-1] }
 
 // open returns the clone: a new one with the branch checked out, or the one in which
 // a person works. It refuses a clone made from another series, whose commits would be
@@ -173,7 +165,7 @@ func (b *rebase) open(ctx context.Context) (*clone, error) {
 	}
 	why := ""
 	switch version, _, _ := strings.Cut(made, " "); {
-	case made == mark(b.r.Series):
+	case made == b.r.mark():
 		return c, nil
 	case made == "":
 		why = "it does not say which series it was made from"
@@ -197,7 +189,7 @@ func (b *rebase) create(ctx context.Context) (*clone, error) {
 	if _, err = c.git(ctx, "checkout", "-q", "-b", b.branch, "refs/tags/"+b.to); err != nil {
 		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", b.to, err, b.src)
 	} else {
-		_, err = c.git(ctx, "config", "--local", markKey, mark(b.r.Series))
+		_, err = c.git(ctx, "config", "--local", markKey, b.r.mark())
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(b.dir))

@@ -309,7 +309,7 @@ func TestRebaseErrors(t *testing.T) {
 		{[]string{"rebase", "-from", "v1.1", "-to", "../x"}, "releases are tags like"},
 		{[]string{"regenerate", "-from", "v1.9"}, "no such series"},
 		{[]string{"rebase", "-from", "v1.1", "-to", "v1.2", "more"}, `"more" is not a flag`},
-		{[]string{"list", "-src", ""}, ""},
+		{[]string{"check", "-src", ""}, ""},
 		{[]string{"rebase", "-src", "", "-from", "v1.1", "-to", "v1.2"}, "SCOUTFS_SRC is not set"},
 		{[]string{"upstream-check", "-branch", "nowhere"}, "does not have it"},
 		{[]string{"check", "-src", t.TempDir()}, "not a git repository"},

@@ -55,11 +55,10 @@ func (o *options) upstreamState(ctx context.Context) (line string, status int, e
 		return "", 0, err
 	}
 	supported := all[len(all)-1]
-	r, cleanup, err := o.reference(ctx, supported)
+	r, err := o.reference(ctx, supported)
 	if err != nil {
 		return "", 0, err
 	}
-	defer cleanup()
 	tags, err := r.c.git(ctx, "tag", "--list", "v*")
 	if err != nil {
 		return "", 0, err
@@ -129,16 +128,8 @@ func (o *options) findBranch(ctx context.Context) (tip, name string, err error) 
 // tryOn carries the reference to a commit and returns what is wrong in a few words, or
 // "".
 func (o *options) tryOn(ctx context.Context, r *reference, rev string) (string, error) {
-	c, cleanup, err := throwaway(ctx, o.src)
+	c, base, err := o.throwaway(ctx, o.src, rev)
 	if err != nil {
-		return "", err
-	}
-	defer cleanup()
-	base, err := c.commit(ctx, rev)
-	if err != nil {
-		return "", err
-	}
-	if err := c.checkout(ctx, base); err != nil {
 		return "", err
 	}
 	var last *step
