@@ -14,12 +14,12 @@ import (
 	"unicode"
 )
 
-// TestHeader holds this package's layouts and numbers against those that a C
-// compiler takes from notify_ioctl.h, for every series in patches/.
+// TestHeader compares this package's layouts and numbers with those that a C compiler
+// gets from notify_ioctl.h, for every series in patches/.
 func TestHeader(t *testing.T) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		t.Fatalf("a C compiler is needed to check the layout; on Debian: apt-get install gcc libc6-dev: %v", err)
+		t.Fatalf("find a C compiler to check the layout: %v; on Debian: apt-get install gcc libc6-dev", err)
 	}
 	patches, err := filepath.Glob("../patches/v*/0001-*.patch")
 	if err != nil {
@@ -38,8 +38,8 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// wantHeader describes this package the way the program of runHeaderProgram
-// describes the header.
+// wantHeader describes this package in the format in which runHeaderProgram describes
+// the header.
 func wantHeader() string {
 	var b strings.Builder
 	for _, s := range headerStructs {
@@ -63,8 +63,7 @@ var headerStructs = []struct {
 	{"scoutfs_ioctl_read_notify", reflect.TypeFor[readNotifyArgs]()},
 }
 
-// cName turns a Go field's name into C's: OpenFlags into open_flags, TimeNS
-// into time_ns.
+// cName returns the C name of a Go field: open_flags for OpenFlags, time_ns for TimeNS.
 func cName(field string) string {
 	var b strings.Builder
 	upper := true
@@ -78,7 +77,7 @@ func cName(field string) string {
 	return b.String()
 }
 
-// headerOf takes notify_ioctl.h out of a patch and returns its directory.
+// headerOf extracts notify_ioctl.h from a patch and returns its directory.
 func headerOf(t *testing.T, patch string) string {
 	t.Helper()
 	patch, err := filepath.Abs(patch)
@@ -88,7 +87,7 @@ func headerOf(t *testing.T, patch string) string {
 	dir := t.TempDir()
 	cmd := exec.Command("git", "apply", "--include=kmod/src/notify_ioctl.h", patch)
 	cmd.Dir = dir
-	// Inside a work tree git would apply it there.
+	// Inside a work tree, git would apply the patch there.
 	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir), "GIT_DIR=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)

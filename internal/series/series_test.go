@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// layout makes a folder of series out of files; "*" stands for a patch's text.
+// layout makes a folder of series from files; "*" stands for a patch's text.
 func layout(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "patches")
@@ -21,7 +21,7 @@ func layout(t *testing.T, files map[string]string) (dir string) {
 			t.Fatal(err)
 		}
 		if text == "" {
-			continue // the folder alone
+			continue // just the folder
 		}
 		if err := os.WriteFile(name, []byte(strings.Replace(text, "*", mail, 1)), 0o644); err != nil {
 			t.Fatal(err)
@@ -30,7 +30,7 @@ func layout(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// whole adds a good series for each version to files.
+// whole adds a good series for each version to files, which it returns.
 func whole(files map[string]string, versions ...string) map[string]string {
 	for _, v := range versions {
 		files[v+"/base.txt"] = v + "\n"
@@ -39,12 +39,11 @@ func whole(files map[string]string, versions ...string) map[string]string {
 	return files
 }
 
-// layouts are folders of series, good and bad. apply.sh has to say the same of
-// each.
+// layouts are folders of series, good and bad. apply.sh must agree on each.
 var layouts = []struct {
 	name     string
 	files    map[string]string
-	versions string // oldest first, separated by blanks
+	versions string // oldest first, separated by spaces
 	err      string // part of the error; "" if the layout is good
 }{
 	{"by number, not by name", whole(map[string]string{}, "v1.9", "v1.30", "v1.100", "v2.0"), "v1.9 v1.30 v1.100 v2.0", ""},
@@ -80,8 +79,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// apply.sh, which is for those without Go, takes the same folders for series as
-// this package, and the same for broken.
+// apply.sh, which does not need Go, accepts and rejects the same folders as this
+// package.
 func TestApplyAgrees(t *testing.T) {
 	script, err := os.ReadFile("../../apply.sh")
 	if err != nil {
@@ -101,7 +100,7 @@ func TestApplyAgrees(t *testing.T) {
 			if err := os.WriteFile(sh, script, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			// No checkout is at this release: it says which there are.
+			// The checkout is at none of the releases: the error lists them.
 			out, err := exec.CommandContext(t.Context(), sh, "v0.0", checkout).CombinedOutput()
 			want := "The supported releases are " + tt.versions + "."
 			if tt.err != "" {
@@ -180,8 +179,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What can be told of the project's own series without ScoutFS's source; make
-// series-check tells more.
+// Checks the project's own series as far as possible without ScoutFS's source; make
+// series-check does more.
 func TestProject(t *testing.T) {
 	all, err := Select("../../patches")
 	if err != nil {
