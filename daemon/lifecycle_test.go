@@ -156,7 +156,7 @@ func TestForeignSocketStays(t *testing.T) {
 }
 
 // TestLockRemoved: a process that opened the lock file before its holder removed it
-// does not get the lock, and does not keep later ones from it.
+// does not get the lock, and does not keep later ones from getting it.
 func TestLockRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), notify.LockName)
 	holder, err := lockFile(path)

@@ -150,8 +150,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// someMounts is a mountinfo with mounts of ScoutFS, of which one has a mount below it
-// and one is hidden by another file system.
+// someMounts is a mountinfo with mounts of ScoutFS. One has a mount below it, and
+// another file system hides one.
 const someMounts = `21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
 36 21 0:42 / /mnt/my-fs rw,noatime shared:2 - scoutfs /dev/vdb rw
 37 36 0:43 / /mnt/my-fs/scratch rw shared:3 - tmpfs tmpfs rw

@@ -116,8 +116,8 @@ func apply(t *testing.T, script string, environ []string, args ...string) (stdou
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// body, other and third share no lines: git would take similar files for renamed
-// ones.
+// body, other and third have little in common, because git takes similar files for
+// renamed ones.
 const (
 	body  = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n"
 	other = "eins\nzwei\ndrei\nvier\nfünf\nsechs\nsieben\nacht\n"
@@ -132,7 +132,7 @@ func standIn(t *testing.T) (r *checkout, script string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Users have spaces in names.
+	// Users have spaces in paths.
 	top := filepath.Join(t.TempDir(), "a folder")
 	r = &checkout{t, filepath.Join(top, "scout fs")}
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {

@@ -162,8 +162,8 @@ func (u *upstream) stuck() *clone {
 	return u.work("v1.2")
 }
 
-// A clone only serves the FROM it was made from. Subjects cannot tell: they are the
-// same in all releases.
+// A clone is only for the FROM it was made from. Commit subjects cannot tell: they are
+// the same in all releases.
 func TestRebaseRefusesCloneOfAnotherSeries(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

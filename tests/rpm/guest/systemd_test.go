@@ -386,8 +386,8 @@ func TestWatchdog(t *testing.T) {
 		os.RemoveAll(drop)
 		_, _ = try("systemctl", "daemon-reload")
 	})
-	// The unit's 30 seconds are for real use. A stopped process ignores SIGABRT, so
-	// do not wait long for that.
+	// The unit's 30 seconds are too long for a test, and a stopped process does not
+	// react to SIGABRT.
 	if err := os.WriteFile(drop+"/test.conf", []byte("[Service]\nWatchdogSec=6\nTimeoutAbortSec=1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
