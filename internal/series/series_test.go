@@ -30,8 +30,8 @@ func layout(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// whole adds a good series for each version to files, which it returns.
-func whole(files map[string]string, versions ...string) map[string]string {
+// addSeries adds a good series for each version to files, which it returns.
+func addSeries(files map[string]string, versions ...string) map[string]string {
 	for _, v := range versions {
 		files[v+"/base.txt"] = v + "\n"
 		files[v+"/0001-a.patch"] = "*"
@@ -46,20 +46,20 @@ var layouts = []struct {
 	versions string // oldest first, separated by spaces
 	err      string // part of the error; "" if the layout is good
 }{
-	{"by number, not by name", whole(map[string]string{}, "v1.9", "v1.30", "v1.100", "v2.0"), "v1.9 v1.30 v1.100 v2.0", ""},
-	{"others' files", whole(map[string]string{"RELEASE": "1\n", "main/base.txt": "0123abc\n", "README.md": "x", "v.txt": "x",
+	{"by number, not by name", addSeries(map[string]string{}, "v1.9", "v1.30", "v1.100", "v2.0"), "v1.9 v1.30 v1.100 v2.0", ""},
+	{"others' files", addSeries(map[string]string{"RELEASE": "1\n", "main/base.txt": "0123abc\n", "README.md": "x", "v.txt": "x",
 		"v1.1/kernels.txt": "x", "v1.1/notes.txt": "x"}, "v1.1"), "v1.1", ""},
-	{"base.txt without an end", whole(map[string]string{"v1.1/0001-a.patch": "*", "v1.1/base.txt": "v1.1"}), "v1.1", ""},
+	{"base.txt without an end", addSeries(map[string]string{"v1.1/0001-a.patch": "*", "v1.1/base.txt": "v1.1"}), "v1.1", ""},
 	{"no series", map[string]string{"RELEASE": "1\n"}, "", "has no folder named vX.YY"},
-	{"an empty folder", whole(map[string]string{"v1.34/x": ""}, "v1.1"), "", "v1.34/base.txt: no such file"},
-	{"three numbers", whole(map[string]string{}, "v1.1", "v1.33.1"), "", "v1.33.1: ScoutFS's releases are named vX.YY"},
-	{"a leading zero", whole(map[string]string{}, "v1.01"), "", "v1.01: ScoutFS's releases are named vX.YY"},
-	{"a candidate", whole(map[string]string{}, "v1.34-rc1"), "", "v1.34-rc1: ScoutFS's releases are named vX.YY"},
-	{"a file", whole(map[string]string{"v1.34": "x"}, "v1.1"), "", "v1.34/base.txt: not a directory"},
+	{"an empty folder", addSeries(map[string]string{"v1.34/x": ""}, "v1.1"), "", "v1.34/base.txt: no such file"},
+	{"three numbers", addSeries(map[string]string{}, "v1.1", "v1.33.1"), "", "v1.33.1: ScoutFS's releases are named vX.YY"},
+	{"a leading zero", addSeries(map[string]string{}, "v1.01"), "", "v1.01: ScoutFS's releases are named vX.YY"},
+	{"a candidate", addSeries(map[string]string{}, "v1.34-rc1"), "", "v1.34-rc1: ScoutFS's releases are named vX.YY"},
+	{"a file", addSeries(map[string]string{"v1.34": "x"}, "v1.1"), "", "v1.34/base.txt: not a directory"},
 	{"another base", map[string]string{"v1.1/base.txt": "v1.2\n", "v1.1/0001-a.patch": "*"}, "", `base.txt holds "v1.2"`},
 	{"no patches", map[string]string{"v1.1/base.txt": "v1.1\n"}, "", "holds no *.patch"},
 	{"a number missing", map[string]string{"v1.1/base.txt": "v1.1\n", "v1.1/0002-b.patch": "*"}, "", "0002-b.patch: its name must start with 0001-"},
-	{"a patch without a number", whole(map[string]string{"v1.1/fix.patch": "*"}, "v1.1"), "", "fix.patch: its name must start with 0002-"},
+	{"a patch without a number", addSeries(map[string]string{"v1.1/fix.patch": "*"}, "v1.1"), "", "fix.patch: its name must start with 0002-"},
 }
 
 func TestVersions(t *testing.T) {
@@ -114,7 +114,7 @@ func TestApplyAgrees(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	dir := layout(t, whole(map[string]string{}, "v1.9", "v1.30"))
+	dir := layout(t, addSeries(map[string]string{}, "v1.9", "v1.30"))
 	for _, tt := range []struct{ names, want, err string }{
 		{"", "v1.9 v1.30", ""},
 		{"v1.30", "v1.30", ""},
@@ -143,7 +143,7 @@ func TestSelect(t *testing.T) {
 }
 
 func TestOpenBadPatch(t *testing.T) {
-	dir := layout(t, whole(map[string]string{"v1.1/0002-b.patch": "not a patch\n"}, "v1.1"))
+	dir := layout(t, addSeries(map[string]string{"v1.1/0002-b.patch": "not a patch\n"}, "v1.1"))
 	if _, err := Open(dir, "v1.1"); err == nil || !strings.Contains(err.Error(), "open the series for v1.1: parse 0002-b.patch") {
 		t.Errorf("error %v", err)
 	}

@@ -73,9 +73,9 @@ func trailingSpace(f series.FileDiff) (lines []string) {
 // A checker looks at one series after the other, oldest release first.
 type checker struct {
 	*options
-	first *series.Series // the others must have its interface
-	older *reference     // the previous one, if it applied
-	clean []func()       // removes clones at the end, because older needs them
+	first    *series.Series // the others must have its interface
+	older    *reference     // the previous one, if it applied
+	cleanups []func()       // removes clones at the end, because older needs them
 }
 
 // check checks the series for the versions in the arguments, or all. Without a
@@ -93,13 +93,13 @@ func (o *options) check(ctx context.Context) error {
 	}
 	k := &checker{options: o, first: all[0]}
 	defer func() {
-		for _, f := range k.clean {
+		for _, f := range k.cleanups {
 			f()
 		}
 	}()
 	problems := 0
 	for _, s := range all {
-		bad, did, err := k.checkOne(ctx, s)
+		bad, checked, err := k.checkOne(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (o *options) check(ctx context.Context) error {
 		}
 		problems += len(bad)
 		if len(bad) == 0 {
-			o.report(s.Version, "%d patches are good: %s", len(s.Patches), did)
+			o.report(s.Version, "%d patches are good: %s", len(s.Patches), checked)
 		}
 	}
 	if o.src == "" {
@@ -121,32 +121,32 @@ func (o *options) check(ctx context.Context) error {
 }
 
 // checkOne returns what is wrong with a series, and what it checked.
-func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, did string, err error) {
-	bad, did = form(s), "form and interface"
+func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, checked string, err error) {
+	bad, checked = form(s), "form and interface"
 	if s.Header() != k.first.Header() {
 		bad = append(bad, fmt.Sprintf("%s differs from that of %s", series.HeaderPath, k.first.Version))
 	}
 	if k.src == "" {
-		return bad, did, nil
+		return bad, checked, nil
 	}
 	c, cleanup, err := throwaway(ctx, k.src)
 	if err != nil {
 		return nil, "", err
 	}
-	k.clean = append(k.clean, cleanup)
+	k.cleanups = append(k.cleanups, cleanup)
 	r, more, err := checkApplied(ctx, c, s)
 	if err != nil {
 		return nil, "", err
 	}
 	bad = append(bad, more...)
-	did += ", git am with and without --3way, export, hooks"
+	checked += ", git am with and without --3way, export, hooks"
 	if r != nil && k.older != nil {
 		more, err := k.older.checkSame(ctx, k.options, r)
 		if err != nil {
 			return nil, "", err
 		}
 		bad = append(bad, more...)
-		did += ", same text as " + k.older.Version
+		checked += ", same text as " + k.older.Version
 	}
 	k.older = r
 	if k.kbuild != "" && r != nil {
@@ -155,9 +155,9 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 		} else if err != nil {
 			return nil, "", err
 		}
-		did += ", build"
+		checked += ", build"
 	}
-	return bad, did, nil
+	return bad, checked, nil
 }
 
 // checkApplied applies a series to its tag with and without --3way and checks the

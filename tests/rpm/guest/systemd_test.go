@@ -464,7 +464,7 @@ func TestUpgrade(t *testing.T) {
 					// The open above was still in the ring when the client connected.
 					continue
 				case err == nil:
-					return fmt.Errorf("a record of no access: %+v", rec)
+					return fmt.Errorf("unexpected record: %+v", rec)
 				// A daemon that is stopping may refuse the client.
 				case !errors.Is(err, io.EOF) && !errors.Is(err, notify.ErrRefused):
 					return err
