@@ -13,9 +13,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// rounds makes a relay with clients and returns a function that takes it
-// through a whole round for n records: poll, drain, broadcast, and each client
-// reading what it gets.
+// rounds makes a relay with clients and returns a function that runs a whole round
+// for n records: poll, drain, broadcast, and reads by all clients.
 func rounds(tb testing.TB, perPacket []int, n int) func() {
 	tb.Helper()
 	r, ring := newTestRelay(tb)
@@ -70,22 +69,20 @@ func rounds(tb testing.TB, perPacket []int, n int) func() {
 	}
 }
 
-// TestNoAllocation: a round makes no garbage, however many records and clients
-// there are.
+// TestNoAllocation: a round allocates nothing, for any number of records and clients.
 func TestNoAllocation(t *testing.T) {
 	for _, n := range []int{1, 100, notify.RingRecords} {
 		for _, perPacket := range [][]int{{}, {1}, {1, 16, notify.RingRecords}} {
 			t.Run(fmt.Sprintf("%d records to %v", n, perPacket), func(t *testing.T) {
 				if allocs := testing.AllocsPerRun(20, rounds(t, perPacket, n)); allocs != 0 {
-					t.Errorf("%v allocations a round", allocs)
+					t.Errorf("%v allocations per round", allocs)
 				}
 			})
 		}
 	}
 }
 
-// BenchmarkRelay measures a round for a full ring, the clients' reading
-// included.
+// BenchmarkRelay measures a round for a full ring, including the clients' reads.
 func BenchmarkRelay(b *testing.B) {
 	for _, perPacket := range [][]int{
 		{1}, {16}, {notify.RingRecords},

@@ -23,7 +23,7 @@ func TestModuleRelease(t *testing.T) {
 		{"version", map[string]string{"version": "1.30\n"}, "v1.30"},
 		{"version with v", map[string]string{"version": "v1.30\n"}, "v1.30"},
 		{"long version", map[string]string{"version": "1.30.2\n"}, "v1.30"},
-		{"rubbish", map[string]string{"version": "\x00\xff 30"}, ""},
+		{"garbage", map[string]string{"version": "\x00\xff 30"}, ""},
 		{"both", map[string]string{"notes/.note.git_describe": "no-git\n", "version": "1.31"}, "v1.31"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

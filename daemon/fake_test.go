@@ -24,9 +24,9 @@ import (
 
 var testMount = notify.Mount{FSID: 0x0123456789abcdef, RID: 0xfedcba9876543210}
 
-// fakeRing does what the kernel's ring and its descriptor do, as far as the
-// relay can tell. The descriptor is a pipe's, with a byte in it while the ring
-// is not empty, and hung up by unmount.
+// fakeRing behaves to the relay like the kernel's ring and its descriptor. The
+// descriptor is a pipe's, which holds a byte while the ring is not empty, and which
+// unmount hangs up.
 type fakeRing struct {
 	mu      sync.Mutex
 	cond    sync.Cond // signalled by Drain
@@ -69,7 +69,7 @@ func newFakeRing(t testing.TB) *fakeRing {
 	return f
 }
 
-// record is what the fake ring holds for a sequence number.
+// record returns the fake ring's record with a sequence number.
 func record(seq uint64) notify.Record {
 	return notify.Record{
 		Seq: seq, TimeNS: 1e18 + seq, Ino: seq * 3, Offset: seq << 12, Length: 4096,
@@ -77,7 +77,7 @@ func record(seq uint64) notify.Record {
 	}
 }
 
-// emit records n accesses, or drops those that the ring has no room for.
+// emit records n accesses, and drops those for which the ring has no room.
 func (f *fakeRing) emit(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,8 +113,8 @@ func (f *fakeRing) emitAll(n int) {
 	}
 }
 
-// settle waits until everything recorded is drained and the relay has seen that
-// there is no more, which it does after it has sent it all.
+// settle waits until the relay has drained an empty ring, by which time it has sent
+// everything recorded.
 func (f *fakeRing) settle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,7 +193,7 @@ func (f *fakeRing) Close() error {
 	return nil
 }
 
-// fakeSystem gives out one ring.
+// fakeSystem is a system with one ring, or errors.
 type fakeSystem struct {
 	ring      *fakeRing
 	statfsErr error
@@ -244,7 +244,8 @@ func (l *logs) end() {
 	l.cond.Broadcast()
 }
 
-// await returns the first line that has all parts; "" if there will be none.
+// await waits for a line with all parts and returns the first, or "" if the log ends
+// without one.
 func (l *logs) await(parts ...string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -288,7 +289,7 @@ func hasAll(s string, parts []string) bool {
 	return true
 }
 
-// daemon is one that runs in the test's process, on a fake ring.
+// testDaemon is a daemon in the test's process, on a fake ring.
 type testDaemon struct {
 	t    testing.TB
 	ring *fakeRing
@@ -296,16 +297,15 @@ type testDaemon struct {
 	dir  string // the file system's run directory
 	stop context.CancelFunc
 	done chan struct{}
-	err  error // once done is closed
+	err  error // of run, set when done is closed
 }
 
-// testConfig returns a configuration for a test, with files that are up to date
-// soon.
+// testConfig returns a configuration for a test, with a short interval for the files.
 func testConfig(t testing.TB) *config {
 	t.Helper()
 	cfg := defaultConfig()
 	cfg.mountPoint = "/mnt/scoutfs"
-	// t.TempDir has the test's name in it, which may be too long for a socket.
+	// t.TempDir has the test's name in it and may be too long for a socket.
 	dir, err := os.MkdirTemp("", "notifyd")
 	if err != nil {
 		t.Fatal(err)
@@ -318,11 +318,11 @@ func testConfig(t testing.TB) *config {
 	return cfg
 }
 
-// largeQueues tells whether queues can be larger than net.core.wmem_max.
+// largeQueues is true if queues can be larger than net.core.wmem_max.
 var largeQueues = true
 
-// fallBack makes the daemon do with the queues that the system allows if there is
-// no CAP_NET_ADMIN, on which production insists.
+// fallBack makes the daemon accept the system's limit on queues if the tests run
+// without CAP_NET_ADMIN. In production it requires that.
 func fallBack() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -337,8 +337,7 @@ func fallBack() error {
 	return nil
 }
 
-// startDaemon starts a daemon that is stopped at the end of the test, and waits
-// until it serves.
+// startDaemon starts a daemon and waits until it serves. The end of the test stops it.
 func startDaemon(t testing.TB, cfg *config) *testDaemon {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -353,10 +352,10 @@ func startDaemon(t testing.TB, cfg *config) *testDaemon {
 		d.log.end()
 		close(d.done)
 	}()
-	// What a test waits for in vain ends with the daemon.
-	patience := time.AfterFunc(time.Minute, stop)
+	// The daemon's end also ends all waits of a test that hangs.
+	limit := time.AfterFunc(time.Minute, stop)
 	t.Cleanup(func() {
-		patience.Stop()
+		limit.Stop()
 		stop()
 		<-d.done
 		if t.Failed() {
@@ -377,7 +376,7 @@ func (d *testDaemon) wait() error {
 	return d.err
 }
 
-// dial connects a client and waits until the daemon has taken it in.
+// dial connects a client and waits until the daemon has accepted it.
 func (d *testDaemon) dial(maxRecords int) *notify.Client {
 	d.t.Helper()
 	dialer := notify.Dialer{MaxRecords: maxRecords}
@@ -392,7 +391,7 @@ func (d *testDaemon) dial(maxRecords int) *notify.Client {
 }
 
 // rawDial connects a client that sends nothing and waits until the daemon has
-// taken it in.
+// accepted it.
 func (d *testDaemon) rawDial() *net.UnixConn {
 	d.t.Helper()
 	before := d.log.count("client connects")
@@ -423,7 +422,7 @@ func (d *testDaemon) awaitCount(n int, parts ...string) {
 	}
 }
 
-// expect receives records first to last and nothing else.
+// expect receives the records from first to last. Any other is an error.
 func expect(c *notify.Client, first, last uint64) error {
 	for seq := first; seq <= last; seq++ {
 		r, err := c.Next()
@@ -437,7 +436,7 @@ func expect(c *notify.Client, first, last uint64) error {
 	return nil
 }
 
-// expectEOF receives the end of the stream.
+// expectEOF receives the end of the stream. Anything else is an error.
 func expectEOF(c *notify.Client) error {
 	if r, err := c.Next(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("expected the end of the stream, got %+v, %v", r, err)

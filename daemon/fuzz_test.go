@@ -11,9 +11,9 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// FuzzReceive sends packets over a socket, each led by its length in a byte, of
-// which the highest bit says to send a descriptor along. One good request is
-// all that a client may say.
+// FuzzReceive sends packets over a socket. In the data, a byte with its length precedes
+// each packet; the highest bit of that adds a descriptor. A client may only send one
+// good request.
 func FuzzReceive(f *testing.F) {
 	good := packet(notify.RequestVersion, 7)
 	f.Add(append([]byte{8}, good...))

@@ -27,8 +27,8 @@ func packet(words ...uint32) []byte {
 	return b
 }
 
-// descriptors returns how many sockets and pipes this process has open. Files
-// do not count: the daemon may be writing its state just then.
+// descriptors returns the number of open sockets and pipes of this process. Files
+// do not count: the daemon may be writing its state.
 func descriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -45,14 +45,14 @@ func descriptors(t *testing.T) int {
 	return n
 }
 
-// TestProtocolViolations: whatever a client sends but one good request ends its
-// connection, and concerns nobody else.
+// TestProtocolViolations: anything but one good request ends a client's connection and
+// does not affect other clients.
 func TestProtocolViolations(t *testing.T) {
 	good := packet(notify.RequestVersion, 1)
 	for _, tt := range []struct {
 		name    string
 		packets [][]byte
-		rights  bool // send a descriptor with the last
+		rights  bool // send a descriptor with the last packet
 		reason  string
 	}{
 		{"empty", [][]byte{{}}, false, "0 bytes, not 8"},
@@ -67,7 +67,7 @@ func TestProtocolViolations(t *testing.T) {
 		{"twice", [][]byte{good, good}, false, "there was one before"},
 		{"empty afterwards", [][]byte{good, {}}, false, "0 bytes, not 8"},
 		{"descriptor", [][]byte{good}, true, "file descriptors"},
-		{"descriptor with rubbish", [][]byte{{1, 2, 3}}, true, "file descriptors"},
+		{"descriptor with garbage", [][]byte{{1, 2, 3}}, true, "file descriptors"},
 		{"descriptor afterwards", [][]byte{good, {0}}, true, "file descriptors"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,12 +100,12 @@ func TestProtocolViolations(t *testing.T) {
 			if d.log.await("breaks the protocol", tt.reason) == "" {
 				t.Error("no log line")
 			}
-			// The daemon, which is this process, was the last that could have it open.
+			// This process has closed its end; only the daemon could hold another.
 			if n, err := r.Read(make([]byte, 1)); err != io.EOF {
 				t.Errorf("the pipe is still open: %d, %v", n, err)
 			}
 			if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
-				t.Errorf("the connection goes on: %d, %v", n, err)
+				t.Errorf("the connection is still open: %d, %v", n, err)
 			}
 			conn.Close()
 			r.Close()
@@ -122,7 +122,7 @@ func TestProtocolViolations(t *testing.T) {
 	}
 }
 
-// newTestRelay makes a relay that does not run: the test takes its steps.
+// newTestRelay makes a relay that does not run by itself: the test calls its steps.
 func newTestRelay(t testing.TB) (*relay, *fakeRing) {
 	t.Helper()
 	cfg := testConfig(t)
@@ -150,7 +150,7 @@ func newTestRelay(t testing.TB) (*relay, *fakeRing) {
 	return r, ring
 }
 
-// connectTo connects a client to a relay that does not run.
+// connectTo connects a client to such a relay.
 func connectTo(t testing.TB, r *relay) *net.UnixConn {
 	t.Helper()
 	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.state.Socket, Net: "unixpacket"})
@@ -161,7 +161,7 @@ func connectTo(t testing.TB, r *relay) *net.UnixConn {
 	return conn
 }
 
-// TestNoSpin: states of a client that last do not keep the relay busy.
+// TestNoSpin: no lasting state of a client keeps the relay busy.
 func TestNoSpin(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -209,8 +209,8 @@ func TestNoSpin(t *testing.T) {
 			r, ring := newTestRelay(t)
 			conn := connectTo(t, r)
 			tt.do(t, r, ring, conn)
-			// To accept, to take a packet, to see that there will be no more, and to
-			// have nothing left to do.
+			// Accept, receive a packet, see the end of sending; the last has nothing
+			// to do.
 			for range 4 {
 				if _, _, err := r.poll(time.Now(), false); err != nil {
 					t.Fatal(err)
@@ -221,7 +221,7 @@ func TestNoSpin(t *testing.T) {
 			}
 			for _, fd := range r.pollfds {
 				if fd.Revents != 0 {
-					t.Errorf("poll finds %+v time and again", fd)
+					t.Errorf("poll keeps returning %+v", fd)
 				}
 			}
 		})
@@ -239,9 +239,9 @@ func readAll(t *testing.T, conn *net.UnixConn, n uint64) {
 	}
 }
 
-// TestNothingBehindHalfClose: an empty packet with more behind it is no way to end
-// sending, though what follows may be.
-func TestNothingBehindHalfClose(t *testing.T) {
+// TestEmptyPacketBeforeHalfClose: an empty packet followed by another is not the end of
+// sending, even if the client then shuts down its side.
+func TestEmptyPacketBeforeHalfClose(t *testing.T) {
 	r, _ := newTestRelay(t)
 	conn := connectTo(t, r)
 	for _, p := range [][]byte{{}, {1}} {
@@ -260,8 +260,8 @@ func TestNothingBehindHalfClose(t *testing.T) {
 	}
 }
 
-// TestStarvedClient: when the kernel lacks memory for a packet, the client's queue
-// says that there is room. That is one episode all the same.
+// TestStarvedClient: when the kernel lacks memory for packets, poll says that the
+// client's queue has room. That must not split one episode of loss into many.
 func TestStarvedClient(t *testing.T) {
 	r, ring := newTestRelay(t)
 	log := newLogs()
@@ -281,7 +281,7 @@ func TestStarvedClient(t *testing.T) {
 		}
 	}
 	if log.count("client is behind") != 1 || log.count("has caught up") != 0 || c.lost != 1000 {
-		t.Errorf("lost %d records in episodes that the log tells of as\n%v", c.lost, log)
+		t.Errorf("lost %d records, want 1000 in one episode; log:\n%v", c.lost, log)
 	}
 	c.behind.start = c.behind.start.Add(-starvedTime)
 	if err := c.send(batch); err != nil {
@@ -292,7 +292,7 @@ func TestStarvedClient(t *testing.T) {
 	}
 	readAll(t, conn, c.records)
 
-	// With a full queue it ends as any other does.
+	// If the queue then fills up, the episode ends like any other.
 	c.lose(batch, true)
 	c.lose(batch, false)
 	if _, _, err := r.poll(time.Now(), false); err != nil {
@@ -303,8 +303,8 @@ func TestStarvedClient(t *testing.T) {
 	}
 }
 
-// TestListenerPaused: a listener that cannot even turn clients away is left alone
-// for a while, or until somebody leaves.
+// TestListenerPaused: a listener that cannot even refuse clients is not polled for a
+// while, or until a client leaves.
 func TestListenerPaused(t *testing.T) {
 	r, _ := newTestRelay(t)
 	connectTo(t, r)
@@ -329,11 +329,11 @@ func TestListenerPaused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(r.clients.list) != 1 {
-		t.Errorf("%d clients once there is room again", len(r.clients.list))
+		t.Errorf("%d clients after one has left, want 1", len(r.clients.list))
 	}
 }
 
-// TestBacklogAtStop: who has connected before the end sees the end, no refusal.
+// TestBacklogAtStop: a client still in the backlog at the end was not refused.
 func TestBacklogAtStop(t *testing.T) {
 	r, _ := newTestRelay(t)
 	c, err := notify.Dial(r.state.Socket)
@@ -347,8 +347,8 @@ func TestBacklogAtStop(t *testing.T) {
 	}
 }
 
-// TestUnreadPacket: something a client has sent, and nobody will read, does not
-// keep it from what it has been sent.
+// TestUnreadPacket: a client gets all records even if the daemon ends without reading
+// what the client sent.
 func TestUnreadPacket(t *testing.T) {
 	r, ring := newTestRelay(t)
 	conn := connectTo(t, r)
@@ -366,20 +366,20 @@ func TestUnreadPacket(t *testing.T) {
 	}
 }
 
-// TestPublishing: state is written when there is news, and at no other time.
+// TestPublishing: state is written only after it has changed.
 func TestPublishing(t *testing.T) {
 	r, ring := newTestRelay(t)
 	if err := r.pub.start(); err != nil {
 		t.Fatal(err)
 	}
 	if next := r.pub.next(r.changed()); !next.IsZero() {
-		t.Errorf("without news it is due at %v", next)
+		t.Errorf("without a change it is due at %v", next)
 	}
 	ring.emit(10)
 	r.relayBatch()
 	due := r.pub.next(r.changed())
 	if due.IsZero() {
-		t.Fatal("with news it is never due")
+		t.Fatal("after a change it is never due")
 	}
 	for _, tt := range []struct {
 		name string
@@ -393,10 +393,10 @@ func TestPublishing(t *testing.T) {
 		}
 	}
 	if next := r.pub.next(r.changed()); !next.IsZero() {
-		t.Errorf("after that it is due at %v", next)
+		t.Errorf("after writing it is due at %v", next)
 	}
 
-	// What fails is tried again.
+	// A failed write is retried.
 	ring.emit(10)
 	r.relayBatch()
 	dir := r.pub.dir.dir
@@ -412,7 +412,7 @@ func TestPublishing(t *testing.T) {
 	}
 }
 
-// TestHalfClose: a client that will not send more still gets records.
+// TestHalfClose: a client that has shut down its sending side still gets records.
 func TestHalfClose(t *testing.T) {
 	d := startDaemon(t, testConfig(t))
 	conn := d.rawDial()
@@ -428,14 +428,13 @@ func TestHalfClose(t *testing.T) {
 		}
 		var r notify.Record
 		if err := r.UnmarshalBinary(b[:n]); err != nil || r != record(seq) {
-			t.Errorf("got %+v, %v, want number %d", r, err, seq)
+			t.Errorf("got %+v, %v, want seq %d", r, err, seq)
 		}
 	}
 }
 
-// TestSlowClient: a client that does not read loses what does not fit in its
-// queue, sees it as a gap, and is the only one; and it is logged once from its
-// start to its end.
+// TestSlowClient: a client that does not read loses what does not fit in its queue and
+// sees a gap. No other client loses anything, and the log has one start and one end.
 func TestSlowClient(t *testing.T) {
 	for _, perPacket := range []int{1, notify.RingRecords} {
 		t.Run(fmt.Sprint(perPacket), func(t *testing.T) {
@@ -453,7 +452,7 @@ func TestSlowClient(t *testing.T) {
 				t.Errorf("another client lost %d records", healthy.Lost())
 			}
 			if d.log.count("client is behind") != 1 || d.log.count("has caught up") != 0 {
-				t.Error("one episode should have begun, and none ended")
+				t.Error("the log must have one start of an episode and no end")
 			}
 
 			got := uint64(0)
@@ -485,7 +484,7 @@ func TestSlowClient(t *testing.T) {
 			d.wait()
 			line := d.log.await("client has caught up")
 			if want := fmt.Sprintf(" lost=%d ", slow.Lost()); !strings.Contains(line, want) {
-				t.Errorf("the client lost%s, the log says %s", want, line)
+				t.Errorf("no %q in the log: %s", want, line)
 			}
 			if n := d.log.count("client is behind"); n != 1 {
 				t.Errorf("%d episodes", n)
@@ -494,7 +493,7 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// lockstep records n accesses no faster than the client takes them.
+// lockstep records n accesses, no faster than the client reads them.
 func lockstep(ring *fakeRing, c *notify.Client, n int) error {
 	for done := 0; done < n; {
 		now := min(n-done, 500)

@@ -18,7 +18,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// runOnce runs a daemon that cannot start.
+// runOnce runs a daemon that cannot start, and returns its error.
 func runOnce(t *testing.T, cfg *config, ring *fakeRing) error {
 	t.Helper()
 	return run(context.Background(), cfg, &fakeSystem{ring: ring})
@@ -50,7 +50,7 @@ func TestSocketInTheWay(t *testing.T) {
 		}, nil},
 		{"live", listenOn("unixpacket"), errServed},
 		{"live stream", listenOn("unix"), errServed},
-		{"live, with connections waiting", func(t *testing.T, path string) {
+		{"live with a full backlog", func(t *testing.T, path string) {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -134,8 +134,8 @@ func TestSecondRun(t *testing.T) {
 	}
 }
 
-// TestForeignSocketStays: a daemon removes its own socket, not what has taken
-// its place.
+// TestForeignSocketStays: a daemon removes its own socket, but not one that has
+// replaced it.
 func TestForeignSocketStays(t *testing.T) {
 	d := startDaemon(t, testConfig(t))
 	if err := os.Remove(d.socket()); err != nil {
@@ -151,12 +151,12 @@ func TestForeignSocketStays(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(d.socket()); err != nil {
-		t.Errorf("the other's socket: %v", err)
+		t.Errorf("the other socket: %v", err)
 	}
 }
 
-// TestLockRemoved: who has opened the lock file before its holder removed it
-// does not get in with it, and who comes later is not kept out by him.
+// TestLockRemoved: a process that opened the lock file before its holder removed it
+// does not get the lock, and does not keep later ones from getting it.
 func TestLockRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), notify.LockName)
 	holder, err := lockFile(path)
@@ -185,7 +185,7 @@ func TestLockRemoved(t *testing.T) {
 	}
 	defer next.Close()
 	if ok, err := takeLock(waiter); ok || err != nil {
-		t.Errorf("while there is another: %v, %v", ok, err)
+		t.Errorf("while the next holds its own: %v, %v", ok, err)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestMaxClients(t *testing.T) {
 			c.Close()
 		}
 		if !errors.Is(err, notify.ErrRefused) {
-			t.Errorf("a client too many: %v", err)
+			t.Errorf("a client above the limit: %v", err)
 		}
 	}
 	if n := d.log.count("as many as -max-clients allows"); n != 1 {
@@ -220,8 +220,8 @@ func TestMaxClients(t *testing.T) {
 	}
 }
 
-// awaitState reads the state file until it is as it should be: the daemon
-// writes it again after each change, at the latest after its interval.
+// awaitState reads the state file until ok returns true. The daemon writes it within
+// its interval after each change.
 func (d *testDaemon) awaitState(ok func(*notify.State) bool) *notify.State {
 	d.t.Helper()
 	path := filepath.Join(d.dir, notify.StateName)
@@ -248,8 +248,8 @@ func (d *testDaemon) awaitState(ok func(*notify.State) bool) *notify.State {
 	}
 }
 
-// TestStorm: clients that come and go by the hundreds, say nothing, read
-// nothing, or crash, leave nothing behind and cost nobody a record.
+// TestStorm: hundreds of short-lived clients that send nothing, read nothing or crash
+// leave nothing behind and cost no other client a record.
 func TestStorm(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.maxClients = 20
@@ -310,8 +310,8 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// TestSums: what was drained is what each client got and lost, by the state,
-// the metrics and the client's own count.
+// TestSums: records sent and lost add up to those drained, in the state, the metrics
+// and the client's own count.
 func TestSums(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.sendBuffer = minSendBuffer
@@ -348,7 +348,7 @@ func TestSums(t *testing.T) {
 		}
 		got++
 	}
-	// It lost the last ones, and no record came to show it.
+	// The client cannot see that it lost the last ones: no record follows them.
 	if got != c.Records || slow.Lost() > c.Lost {
 		t.Errorf("the client got %d records and lost %d, by its own count", got, slow.Lost())
 	}
@@ -357,7 +357,7 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// TestStopAtOnce: being told to stop before anything is a success.
+// TestStopAtOnce: a stop before the start is a success.
 func TestStopAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -366,7 +366,7 @@ func TestStopAtOnce(t *testing.T) {
 	}
 }
 
-// TestStopWhileStarting: the kernel can take its time to answer.
+// TestStopWhileStarting: the daemon can be stopped while it waits for the kernel.
 func TestStopWhileStarting(t *testing.T) {
 	cfg := testConfig(t)
 	for _, where := range []string{"statfs", "attach"} {
@@ -377,7 +377,7 @@ func TestStopWhileStarting(t *testing.T) {
 	}
 }
 
-// slowSystem is told to stop in a call that does not return before.
+// slowSystem stops the daemon in the call named by where, which then returns.
 type slowSystem struct {
 	fakeSystem
 	where string

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// gate is a writer that lets writes pass when it is told to.
+// gate is a writer that blocks until pass is closed.
 type gate struct {
 	pass chan struct{}
 	text strings.Builder
@@ -20,13 +20,13 @@ func (g *gate) Write(b []byte) (int, error) {
 	return g.text.Write(b)
 }
 
-// TestLogQueue: a log that nobody reads holds up nobody, and lines that were lost
-// are told of once there is room.
+// TestLogQueue: a log that nobody reads does not block its writers, and once there is
+// room it says how many lines were lost.
 func TestLogQueue(t *testing.T) {
 	g := &gate{pass: make(chan struct{})}
 	q := newLogQueue(g, func(lost uint64) { fmt.Fprintf(&g.text, "lost %d\n", lost) })
 	const more = 10
-	// One line is in the writer's hands, or still in the queue.
+	// One line may already be in Write, which makes room for another.
 	for n := range logBacklog + 1 + more {
 		fmt.Fprintf(q, "line %d\n", n)
 	}
@@ -45,7 +45,7 @@ func TestLogQueue(t *testing.T) {
 	}
 }
 
-// TestLogStuck: the end does not wait for a log for ever.
+// TestLogStuck: close does not wait forever for a log that nobody reads.
 func TestLogStuck(t *testing.T) {
 	r, w := io.Pipe()
 	defer r.Close()

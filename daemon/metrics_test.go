@@ -13,10 +13,10 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-var update = flag.Bool("update", false, "write the golden files of testdata anew")
+var update = flag.Bool("update", false, "update the golden files in testdata")
 
-// TestMetrics compares the metrics with golden files. tests/daemon holds those
-// against Prometheus's own parser, tests/docs against the man page.
+// TestMetrics compares the metrics with golden files. tests/daemon checks those with
+// Prometheus's own parser, tests/docs compares them with the man page.
 func TestMetrics(t *testing.T) {
 	busy := &notify.State{
 		Version: `1.0-"x"`, MountPoint: "/mnt/a \\ b\n\"c\" \xff ä", FSID: 0xabc, RID: 0xdef, PID: 42,

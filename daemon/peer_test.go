@@ -38,10 +38,10 @@ func clientProcess(path string) int {
 	return 0
 }
 
-// TestPeers: nobody but the host's root reads a record, whatever way he comes.
+// TestPeers: only the host's root can receive records, however others try.
 func TestPeers(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("skipped: becoming other users takes root")
+		t.Skip("skipped: only root can become other users")
 	}
 	const nobody = 65534
 	for _, tt := range []struct {
@@ -57,7 +57,7 @@ func TestPeers(t *testing.T) {
 		{"user in root's group", syscall.SysProcAttr{
 			Credential: &syscall.Credential{Uid: nobody, Gid: 0},
 		}, "not permitted", ""},
-		{"user whom no file mode stops", syscall.SysProcAttr{
+		{"user with CAP_DAC_OVERRIDE", syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
 			AmbientCaps: []uintptr{unix.CAP_DAC_OVERRIDE},
 		}, "refused", "its user is 65534, not 0"},
@@ -72,7 +72,7 @@ func TestPeers(t *testing.T) {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
 		}, "refused", "in another user namespace"},
-		{"root in a user namespace of the same users", syscall.SysProcAttr{
+		{"root in a user namespace with the same users", syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1<<32 - 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1<<32 - 1}},
@@ -80,13 +80,13 @@ func TestPeers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := testConfig(t)
-			// Let the socket's mode be what stops them.
+			// Only the socket's mode should stop them.
 			if err := os.Chmod(cfg.runDir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, cfg)
 
-			// The binary's own path is not for all to go.
+			// Other users may not have access to the binary's own path.
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = append(os.Environ(), asClient+"="+d.socket(), noRaceDelay)
 			cmd.SysProcAttr = &tt.attr
@@ -95,7 +95,7 @@ func TestPeers(t *testing.T) {
 			cmd.Stdout, cmd.Stderr = &out, &errs
 			if err := cmd.Start(); err != nil {
 				if tt.attr.Cloneflags != 0 && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)) {
-					t.Skipf("skipped: this machine makes no user namespaces: %v", err)
+					t.Skipf("skipped: this machine has no user namespaces: %v", err)
 				}
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestPeers(t *testing.T) {
 				t.Error("no log line")
 			}
 			if tt.want != "got a record" && d.log.count("client connects") != 0 {
-				t.Error("it was let in")
+				t.Error("it was accepted")
 			}
 		})
 	}

@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// daemonProcess runs the daemon as Main does, but for the ring. The ring takes
-// orders from standard input, a line each, and answers with a line.
+// daemonProcess runs the daemon as Main does, with a fake ring. Each line of standard
+// input is an order for the ring, which answers with a line when it is done.
 func daemonProcess() int {
 	ring, err := makeFakeRing()
 	if err != nil {
@@ -83,7 +83,7 @@ func daemonProcess() int {
 	return start(os.Args[1:], "1.2.3", os.Stdout, os.Stderr, sys)
 }
 
-// limitDescriptors leaves so many free.
+// limitDescriptors lowers the limit so that free descriptors are left.
 func limitDescriptors(free int) {
 	limit := 0
 	for ; ; limit++ {
@@ -105,7 +105,7 @@ func limitDescriptors(free int) {
 	}
 }
 
-// process is a daemon in a process of its own.
+// process is a daemon in its own process.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -116,7 +116,7 @@ type process struct {
 	ended chan struct{}
 }
 
-// noRaceDelay has a process end at once that was built with the race detector.
+// noRaceDelay lets a process built with the race detector exit at once.
 const noRaceDelay = "GORACE=atexit_sleep_ms=0"
 
 func daemonCommand(kind string, args ...string) *exec.Cmd {
@@ -125,7 +125,7 @@ func daemonCommand(kind string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// startProcess starts a daemon, with variables in its environment, and waits
+// startProcess starts a daemon with variables added to its environment, and waits
 // until it serves.
 func startProcess(t *testing.T, cfg *config, env []string, args ...string) *process {
 	t.Helper()
@@ -172,7 +172,7 @@ func startProcess(t *testing.T, cfg *config, env []string, args ...string) *proc
 	return p
 }
 
-// order has the process's ring do something, and waits until it is done.
+// order sends an order to the process's ring and waits until it is done.
 func (p *process) order(format string, a ...any) {
 	p.t.Helper()
 	fmt.Fprintf(p.in, format+"\n", a...)
@@ -181,7 +181,7 @@ func (p *process) order(format string, a ...any) {
 	}
 }
 
-// wait waits for the end and returns the exit status, -1 for a signal.
+// wait waits for the end and returns the exit status, or -1 for a signal.
 func (p *process) wait() int {
 	<-p.ended
 	p.cmd.Wait()
@@ -238,7 +238,7 @@ func TestProcessEnds(t *testing.T) {
 	}
 }
 
-// TestLogGone: nobody reads the log any more, and the daemon goes on.
+// TestLogGone: the daemon survives the end of its log's reader.
 func TestLogGone(t *testing.T) {
 	cfg := testConfig(t)
 	r, w, err := os.Pipe()
@@ -257,7 +257,7 @@ func TestLogGone(t *testing.T) {
 		t.Fatalf("%q, %v", line, err)
 	}
 	r.Close()
-	cmd.Process.Signal(unix.SIGTERM) // which it logs
+	cmd.Process.Signal(unix.SIGTERM) // it logs that
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("exit status: %v", err)
 	}
@@ -274,12 +274,12 @@ func TestProcessKilled(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(p.socket()); err != nil {
-		t.Fatalf("this test is of a socket that is left: %v", err)
+		t.Fatalf("the killed daemon should have left its socket: %v", err)
 	}
 	if _, err := p.dial(); !errors.Is(err, notify.ErrNotRunning) {
 		t.Errorf("connect to a dead daemon: %v", err)
 	}
-	// A start that fails leaves nothing of the dead to be taken for the living.
+	// Even a failed start removes the dead daemon's files, which look like a live one's.
 	if err := run(t.Context(), cfg, &fakeSystem{attachErr: notify.ErrNotSupported}); !errors.Is(err, notify.ErrNotSupported) {
 		t.Errorf("run: %v", err)
 	}
@@ -296,7 +296,7 @@ func TestProcessKilled(t *testing.T) {
 	}
 }
 
-// TestLogUnread: a log that nobody reads holds up neither clients nor the end.
+// TestLogUnread: a log that nobody reads delays neither clients nor the end.
 func TestLogUnread(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -333,11 +333,11 @@ func TestLogUnread(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	// Each makes a line or two, far more than fit anywhere.
+	// Each client logs a line or two, far more than fit in the queue and the pipe.
 	for range 2 * logBacklog {
 		other, err := notify.Dial(path)
 		if errors.Is(err, notify.ErrRefused) {
-			continue // so many at once
+			continue // too many at once
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -370,7 +370,7 @@ func TestSecondDaemon(t *testing.T) {
 	}
 	want := fmt.Sprintf("process %d at mount point %s", p.cmd.Process.Pid, cfg.mountPoint)
 	if !strings.Contains(stderr.String(), want) {
-		t.Errorf("the message does not tell %s: %s", want, &stderr)
+		t.Errorf("the message does not say %s: %s", want, &stderr)
 	}
 
 	c := p.mustDial()
@@ -395,13 +395,13 @@ func TestExitStatus(t *testing.T) {
 		kind   string
 		args   []string
 		status int
-		want   string // a part of the output
+		want   string // part of the output
 	}{
 		{"help", "serve", []string{"-help"}, 0, "Usage: scoutfs-notifyd"},
 		{"version", "serve", []string{"--version"}, 0, "scoutfs-notifyd 1.2.3"},
 		{"no mount point", "serve", nil, 64, "a mount point is missing"},
 		{"two mount points", "serve", []string{"a", "b"}, 64, "expected one mount point, got 2"},
-		{"flag behind", "serve", []string{"a", "-v"}, 64, "flags come before the mount point"},
+		{"flag after the mount point", "serve", []string{"a", "-v"}, 64, "flags come before the mount point"},
 		{"unknown flag", "serve", []string{"-x", "a"}, 64, "-x"},
 		{"pause", "serve", []string{"-pause=2s", "a"}, 64, `"2s" for flag -pause: out of range: 0s to 1s`},
 		{"negative pause", "serve", []string{"-pause=-1ms", "a"}, 64, `"-1ms" for flag -pause: out of range`},
@@ -439,19 +439,19 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestDescriptorsRunOut: without descriptors the daemon turns clients away and
-// goes on for those it has; with descriptors again it takes new ones.
+// TestDescriptorsRunOut: without descriptors the daemon refuses new clients and serves
+// those it has; when there are descriptors again it accepts new ones.
 func TestDescriptorsRunOut(t *testing.T) {
 	p := startProcess(t, testConfig(t), nil)
 	first := p.mustDial()
-	p.order("emit 1") // it is taken in once it gets this
+	p.order("emit 1") // a client that gets this was accepted
 	if err := expect(first, 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	// A new client takes one, and one meanwhile to be looked at.
+	// A new client needs one, and another while the daemon checks it.
 	p.order("descriptors 3")
 
-	var in []*notify.Client
+	var accepted []*notify.Client
 	refused, emitted := 0, uint64(1)
 	for refused < 3 {
 		c, err := p.dial()
@@ -470,24 +470,24 @@ func TestDescriptorsRunOut(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		} else {
-			in = append(in, c)
+			accepted = append(accepted, c)
 		}
-		if len(in) > 3 {
+		if len(accepted) > 3 {
 			t.Fatal("descriptors do not run out")
 		}
 	}
-	if len(in) == 0 {
-		t.Error("none was let in")
+	if len(accepted) == 0 {
+		t.Error("no client was accepted")
 	}
 	if p.log.await("cannot accept clients", "too many open files") == "" {
 		t.Error("no log line")
 	}
 
-	// Those who are in are served, the first from the start.
+	// The first client has received everything.
 	if err := expect(first, 2, emitted); err != nil {
 		t.Error(err)
 	}
-	// Not even to look at who comes: it is told at once all the same.
+	// Without a descriptor even for checking clients, they are still refused at once.
 	p.order("descriptors 0")
 	for range 3 {
 		c, err := p.dial()
@@ -500,8 +500,8 @@ func TestDescriptorsRunOut(t *testing.T) {
 			t.Errorf("without any descriptor: %v", err)
 		}
 	}
-	// One leaves, and there is room again.
-	in[0].Close()
+	// After one has left, there is room again.
+	accepted[0].Close()
 	p.awaitLine("client leaves")
 	p.order("descriptors 2")
 	again := p.mustDial()
@@ -518,7 +518,7 @@ func (p *process) awaitLine(parts ...string) {
 	}
 }
 
-// manager is the service manager's end of NOTIFY_SOCKET.
+// manager returns the service manager's end of NOTIFY_SOCKET.
 func manager(t *testing.T, name string) *net.UnixConn {
 	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -558,7 +558,7 @@ func TestServiceManager(t *testing.T) {
 			p.mustDial()
 			p.order("emit 3")
 			receive(`STATUS=1 clients, 3 records, 0 dropped by the kernel, 0 lost by clients`)
-			// Signs of life without anything else going on.
+			// Watchdog messages come while the daemon is idle.
 			for range 3 {
 				receive(`WATCHDOG=1`)
 			}
@@ -592,7 +592,7 @@ func TestWatchdogInterval(t *testing.T) {
 	}
 }
 
-// TestJournal: the journal has times of its own, and takes priorities.
+// TestJournal: lines for the journal have priorities and no times.
 func TestJournal(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

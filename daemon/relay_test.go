@@ -28,7 +28,7 @@ func TestDelivery(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
 			cfg := testConfig(t)
-			cfg.sendBuffer = 1 << 28 // holds all
+			cfg.sendBuffer = 1 << 28 // holds all records
 			d := startDaemon(t, cfg)
 			errs := make(chan error)
 			for _, size := range sizes {
@@ -39,7 +39,7 @@ func TestDelivery(t *testing.T) {
 						err = fmt.Errorf("lost %d", c.Lost())
 					}
 					if err != nil {
-						err = fmt.Errorf("with %d records a packet: %w", size, err)
+						err = fmt.Errorf("with %d records per packet: %w", size, err)
 					}
 					errs <- err
 				}()
@@ -85,7 +85,7 @@ func TestStop(t *testing.T) {
 	checkGone(t, d)
 }
 
-// TestStopUnderLoad: what was drained is delivered, and no more is promised.
+// TestStopUnderLoad: all drained records are delivered, and the log has their number.
 func TestStopUnderLoad(t *testing.T) {
 	d := startDaemon(t, testConfig(t))
 	c := d.dial(0)
@@ -151,7 +151,7 @@ func TestSourceFailure(t *testing.T) {
 	checkGone(t, d)
 }
 
-// checkGone checks that nothing of a daemon is left but its empty directory.
+// checkGone checks that a daemon left only its empty directory.
 func checkGone(t *testing.T, d *testDaemon) {
 	t.Helper()
 	if !d.ring.closed() {
@@ -167,7 +167,7 @@ func checkGone(t *testing.T, d *testDaemon) {
 }
 
 func TestModes(t *testing.T) {
-	// Neither a narrow nor a wide umask changes what they are.
+	// The umask does not matter.
 	for _, umask := range []int{0, 0o177, 0o777} {
 		t.Run(fmt.Sprintf("%04o", umask), func(t *testing.T) {
 			cfg := testConfig(t)

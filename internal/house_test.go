@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package internal holds the module to those of its rules that .golangci.yml cannot
-// express.
+// Package internal checks the module's rules that .golangci.yml cannot express.
 package internal
 
 import (
@@ -54,7 +53,7 @@ func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.Fil
 	}
 }
 
-// TestRelay: no arrow runs back up to the relay from the rest of the daemon.
+// TestRelay: the rest of the daemon does not depend on the relay.
 func TestRelay(t *testing.T) {
 	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
 		name := filepath.Base(fset.Position(file.Pos()).Filename)
@@ -63,14 +62,14 @@ func TestRelay(t *testing.T) {
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			if id, ok := n.(*ast.Ident); ok && id.Name == "relay" {
-				t.Errorf("%v: only relay.go may know the relay", fset.Position(id.Pos()))
+				t.Errorf("%v: only relay.go may use the relay", fset.Position(id.Pos()))
 			}
 			return true
 		})
 	})
 }
 
-// TestFileNames: the names of the daemon's files stand in package notify alone.
+// TestFileNames: only package notify spells out the names of the daemon's files.
 func TestFileNames(t *testing.T) {
 	goFiles(t, func(dir string, fset *token.FileSet, file *ast.File) {
 		if dir == "notify" || strings.HasSuffix(fset.Position(file.Pos()).Filename, "_test.go") {

@@ -16,12 +16,12 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
-// TestHeader holds this package's layouts and numbers against those that a C
-// compiler takes from notify_ioctl.h, for every series in patches/.
+// TestHeader compares this package's layouts and numbers with those that a C compiler
+// gets from notify_ioctl.h, for every series in patches/.
 func TestHeader(t *testing.T) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		t.Fatalf("a C compiler is needed to check the layout; on Debian: apt-get install gcc libc6-dev: %v", err)
+		t.Fatalf("find a C compiler to check the layout: %v; on Debian: apt-get install gcc libc6-dev", err)
 	}
 	all, err := series.Select("../patches")
 	if err != nil {
@@ -36,8 +36,8 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// wantHeader describes this package the way the program of runHeaderProgram
-// describes the header.
+// wantHeader describes this package in the format in which runHeaderProgram describes
+// the header.
 func wantHeader() string {
 	var b strings.Builder
 	for _, s := range headerStructs {
@@ -61,8 +61,7 @@ var headerStructs = []struct {
 	{"scoutfs_ioctl_read_notify", reflect.TypeFor[readNotifyArgs]()},
 }
 
-// cName turns a Go field's name into C's: OpenFlags into open_flags, TimeNS
-// into time_ns.
+// cName returns the C name of a Go field: open_flags for OpenFlags, time_ns for TimeNS.
 func cName(field string) string {
 	var b strings.Builder
 	upper := true

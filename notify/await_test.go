@@ -20,7 +20,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// TestAwaitAbandoned: what comes late is discarded, if there is anything.
+// TestAwaitAbandoned: a late result is discarded, unless it is an error.
 func TestAwaitAbandoned(t *testing.T) {
 	for _, late := range []error{nil, io.ErrUnexpectedEOF} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +35,7 @@ func TestAwaitAbandoned(t *testing.T) {
 		}
 		select {
 		case <-discarded:
-			t.Error("discarded before it was there")
+			t.Error("discarded before there was a result")
 		default:
 		}
 		close(block)
@@ -47,7 +47,7 @@ func TestAwaitAbandoned(t *testing.T) {
 	}
 }
 
-// The forms with a context return the errors of those without.
+// The functions with a context return the same errors as those without.
 func TestContextErrors(t *testing.T) {
 	if _, err := StatfsContext(t.Context(), t.TempDir()); !errors.Is(err, ErrNotScoutFS) {
 		t.Errorf("StatfsContext: %v", err)

@@ -190,8 +190,8 @@ func TestClientRefused(t *testing.T) {
 	}
 }
 
-// TestClientReset: a daemon that leaves the request unread, because it was
-// stopped just then, does not take back what it has sent.
+// TestClientReset: a client gets all records that were sent, even if the daemon stopped
+// without reading the request.
 func TestClientReset(t *testing.T) {
 	c, conn := connectPair(t, Dialer{})
 	send(t, conn, records(1, 2))
@@ -207,7 +207,7 @@ func TestClientReset(t *testing.T) {
 	}
 }
 
-// script is a connection whose reads are written down.
+// script is a connection with scripted reads.
 type script struct {
 	net.Conn
 	reads []scriptedRead
@@ -224,8 +224,8 @@ func (s *script) Read(b []byte) (int, error) {
 	return copy(b, r.packet), r.err
 }
 
-// TestClientEarlyEnd: the kernel can tell of the end ahead of what the daemon did
-// right before it.
+// TestClientEarlyEnd: the kernel can report the end before the packets or the reset that
+// preceded it.
 func TestClientEarlyEnd(t *testing.T) {
 	reset := &net.OpError{Op: "read", Err: unix.ECONNRESET}
 	for _, tt := range []struct {
@@ -325,7 +325,7 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// TestDialBusyDaemon: who connects while many wait to be accepted waits too.
+// TestDialBusyDaemon: Dial waits while the backlog is full.
 func TestDialBusyDaemon(t *testing.T) {
 	path := filepath.Join(filepath.Dir(listen(t).Addr().String()), "busy")
 	ln, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -397,8 +397,8 @@ func TestClientAllocatesNothing(t *testing.T) {
 	}
 }
 
-// FuzzClient takes the data for packets, cut by its first byte, and checks what
-// comes out of a Client against what went in.
+// FuzzClient splits the data into packets of the first byte's size, and compares the
+// output of a Client with its input.
 func FuzzClient(f *testing.F) {
 	f.Add(append([]byte{64}, records(1, 2, 3)...))
 	f.Add(append([]byte{128}, records(1, 2, 5, 9)...))

@@ -10,7 +10,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// Print who reads what until the file system is unmounted.
+// Print who reads which files until the file system is unmounted.
 func Example() {
 	c, err := notify.Dial("/mnt/scoutfs")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel's part does is tested in a virtual machine. Here is what this
-// package does by itself.
+// tests/guest tests the kernel's part in virtual machines. These are the tests of what
+// this package does by itself.
 
 func TestNotScoutFS(t *testing.T) {
 	dir := t.TempDir()
@@ -40,7 +40,7 @@ func TestNotScoutFS(t *testing.T) {
 	}
 }
 
-// readerOn returns a Reader of a descriptor that is none.
+// readerOn returns a Reader on a descriptor that is not a ring's.
 func readerOn(t *testing.T) *Reader {
 	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -53,7 +53,7 @@ func TestReaderErrors(t *testing.T) {
 	r := readerOn(t)
 	r.args.Dropped = 17
 	if n, dropped, err := r.Drain(make([]byte, RecordSize-1)); err == nil || dropped != 17 {
-		t.Errorf("drained %d records into less than one, %d dropped, %v", n, dropped, err)
+		t.Errorf("Drain into a buffer for less than one: %d records, %d dropped, %v", n, dropped, err)
 	}
 	if _, _, err := r.Drain(make([]byte, RecordSize)); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("Drain of another descriptor: %v", err)
@@ -81,17 +81,17 @@ func TestID(t *testing.T) {
 		text string
 	}{{0, "0000000000000000"}, {0xabc, "0000000000000abc"}, {1<<64 - 1, "ffffffffffffffff"}} {
 		if got := tt.id.String(); got != tt.text {
-			t.Errorf("%#x is written %s", uint64(tt.id), got)
+			t.Errorf("%#x is printed as %s", uint64(tt.id), got)
 		}
 		var back ID
 		if err := back.UnmarshalText([]byte(tt.text)); err != nil || back != tt.id {
-			t.Errorf("%s is read as %v, %v", tt.text, back, err)
+			t.Errorf("%s is parsed as %v, %v", tt.text, back, err)
 		}
 	}
 	for _, bad := range []string{"", "0", "00000000000000000", "000000000000000g", "0x00000000000000", "ABCDEF0123456789", "+000000000000000"} {
 		var id ID
 		if err := id.UnmarshalText([]byte(bad)); err == nil {
-			t.Errorf("%q is read as %v", bad, id)
+			t.Errorf("%q is parsed as %v", bad, id)
 		}
 	}
 	if got, want := SocketPath(0xabc), "/run/scoutfs/0000000000000abc/notify.sock"; got != want {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// distinct is a record with every byte different from its neighbours.
+// distinct returns a record in which each byte differs from its neighbours.
 func distinct() Record {
 	return Record{
 		Seq: 0x0102030405060708, TimeNS: 0x1112131415161718, Ino: 0x2122232425262728,
@@ -24,8 +24,8 @@ func distinct() Record {
 	}
 }
 
-// TestRecordIsMemory checks the encoding against the layout, which TestHeader
-// checks against C's: the bytes are those in memory.
+// TestRecordIsMemory checks that the encoding has the same bytes as the record in
+// memory, whose layout TestHeader compares with C's.
 func TestRecordIsMemory(t *testing.T) {
 	r := distinct()
 	got, err := r.MarshalBinary()
@@ -111,11 +111,11 @@ func FuzzDecode(f *testing.F) {
 		for i := range recs {
 			back, _ = recs[i].AppendBinary(back)
 			if s := uint64(recs[i].Time().Unix()); s != recs[i].TimeNS/1e9 {
-				t.Fatalf("time %d ns came out as %d s", recs[i].TimeNS, s)
+				t.Fatalf("time %d ns became %d s", recs[i].TimeNS, s)
 			}
 		}
 		if !bytes.Equal(back, b) {
-			t.Fatalf("%x came back as %x", b, back)
+			t.Fatalf("%x was encoded as %x", b, back)
 		}
 	})
 }

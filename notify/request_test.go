@@ -48,13 +48,13 @@ func TestRequest(t *testing.T) {
 				t.Fatalf("got %+v, %v", r, err)
 			}
 			if back, err := r.MarshalBinary(); err != nil || !bytes.Equal(back, tt.b) {
-				t.Errorf("came back as %x, %v", back, err)
+				t.Errorf("encoded as %x, %v", back, err)
 			}
 		})
 	}
 	for _, max := range []uint32{0, 1025} {
 		if b, err := (Request{MaxRecords: max}).MarshalBinary(); !errors.Is(err, ErrRequest) {
-			t.Errorf("encoded %d records a packet as %x, %v", max, b, err)
+			t.Errorf("encoded %d records per packet as %x, %v", max, b, err)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%x: got %+v", b, r)
 		}
 		if back, err := r.MarshalBinary(); err != nil || !bytes.Equal(back, b) {
-			t.Fatalf("%x came back as %x, %v", b, back, err)
+			t.Fatalf("%x was encoded as %x, %v", b, back, err)
 		}
 	})
 }

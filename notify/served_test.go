@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A daemon's state file saves the client from touching the file system: the
-// mount points here do not even exist.
+// With a daemon's state file the client does not touch the file system: the mount
+// points here do not even exist.
 func TestDialServed(t *testing.T) {
 	const mount = "/nonexistent/mount"
 	serve := func(t *testing.T, run, fsid, state string) {
@@ -37,14 +37,14 @@ func TestDialServed(t *testing.T) {
 		err   error
 	}{
 		"served": {func(t *testing.T, run string) { live(t, run, "a") }, nil},
-		"others as well": {func(t *testing.T, run string) {
+		"among others": {func(t *testing.T, run string) {
 			serve(t, run, "0", `{"mount_point": "/elsewhere"}`)
 			serve(t, run, "1", `not JSON`)
 			live(t, run, "a")
 		}, nil},
-		"none":            {func(*testing.T, string) {}, os.ErrNotExist},
-		"left over":       {func(t *testing.T, run string) { serve(t, run, "a", state) }, os.ErrNotExist},
-		"not clear which": {func(t *testing.T, run string) { live(t, run, "a"); serve(t, run, "b", state) }, os.ErrNotExist},
+		"none":      {func(*testing.T, string) {}, os.ErrNotExist},
+		"stale":     {func(t *testing.T, run string) { serve(t, run, "a", state) }, os.ErrNotExist},
+		"ambiguous": {func(t *testing.T, run string) { live(t, run, "a"); serve(t, run, "b", state) }, os.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := t.TempDir()

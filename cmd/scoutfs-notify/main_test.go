@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// commandLine is scoutfs-notify as a process of its own.
+// commandLine returns scoutfs-notify as a separate process.
 func commandLine(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), asCommand+"=1", "GORACE=atexit_sleep_ms=0")
@@ -45,7 +45,7 @@ func runCommand(args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
-// fakeDaemon makes a socket like the daemon's and has serve take each client.
+// fakeDaemon makes a socket like the daemon's and calls serve for each client.
 func fakeDaemon(t *testing.T, serve func(conn *net.UnixConn)) (path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "notify")
@@ -78,7 +78,7 @@ func fakeDaemon(t *testing.T, serve func(conn *net.UnixConn)) (path string) {
 	return ln.Addr().String()
 }
 
-// sendAll sends one packet with all records.
+// sendAll sends all records in one packet.
 func sendAll(conn *net.UnixConn, recs ...notify.Record) {
 	var b []byte
 	for i := range recs {
@@ -104,22 +104,22 @@ func TestCommandLine(t *testing.T) {
 		name   string
 		args   []string
 		status int
-		stdout string // a part
-		stderr string // a part
+		stdout string // part of it
+		stderr string // part of it
 	}{
 		{"nothing", nil, 64, "", "a command is missing: tail, top or stat\nTry 'scoutfs-notify -help'.\n"},
 		{"help", []string{"-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"help of a command", []string{"help", "tail"}, 0, "Usage: scoutfs-notify tail", ""},
-		{"help of no command", []string{"help", "cat"}, 64, "", `there is no command "cat"`},
+		{"help of an unknown command", []string{"help", "cat"}, 64, "", `there is no command "cat"`},
 		{"help of help", []string{"help", "-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
-		{"help of another", []string{"help", "version"}, 0, "Usage: scoutfs-notify COMMAND", ""},
+		{"help of version", []string{"help", "version"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"version", []string{"--version"}, 0, "scoutfs-notify ", ""},
 		{"unknown", []string{"cat"}, 64, "", `there is no command "cat": the commands are tail, top and stat`},
 		{"tail help", []string{"tail", "-h"}, 0, "Usage: scoutfs-notify tail", ""},
 		{"tail nothing", []string{"tail"}, 64, "", "tail: a mount point is missing\nTry 'scoutfs-notify tail -help'.\n"},
 		{"tail empty", []string{"tail", ""}, 64, "", "tail: the mount point is an empty string\n"},
 		{"tail two", []string{"tail", "a", "b"}, 64, "", "tail: expected one mount point, got 2 arguments\n"},
-		{"tail flag behind", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
+		{"tail flag after the mount point", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
 		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
 		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n` + aNumber},
 		{"top help", []string{"top", "-h"}, 0, "Usage: scoutfs-notify top", ""},
@@ -150,8 +150,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// someMounts are a mountinfo with a ScoutFS, something mounted below it, and one
-// that another file system hides.
+// someMounts is a mountinfo with mounts of ScoutFS. One has a mount below it, and
+// another file system hides one.
 const someMounts = `21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
 36 21 0:42 / /mnt/my-fs rw,noatime shared:2 - scoutfs /dev/vdb rw
 37 36 0:43 / /mnt/my-fs/scratch rw shared:3 - tmpfs tmpfs rw
@@ -177,7 +177,7 @@ func TestFindMountPoint(t *testing.T) {
 	}
 }
 
-// TestUnitName: what the hints name can be pasted, whatever the command was given.
+// TestUnitName: hints name the unit ready to paste, whatever the command's argument.
 func TestUnitName(t *testing.T) {
 	dir := t.TempDir()
 	env := &environment{proc: filepath.Join(dir, "proc")}
@@ -188,7 +188,7 @@ func TestUnitName(t *testing.T) {
 	if err := os.Symlink(filepath.Join(mounted, "a"), link); err != nil {
 		t.Fatal(err)
 	}
-	left := filepath.Join(dir, "run", notify.SocketName)
+	stale := filepath.Join(dir, "run", notify.SocketName)
 	write(t, filepath.Join(dir, "run", notify.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
 	other := fakeDaemon(t, func(*net.UnixConn) {})
 	quoted := "'scoutfs-notifyd@" + escapeUnitPath(mounted) + ".service'"
@@ -196,7 +196,7 @@ func TestUnitName(t *testing.T) {
 		mounted:                       quoted,
 		filepath.Join(mounted, "a/b"): quoted,
 		link:                          quoted,
-		left:                          "scoutfs-notifyd@mnt-scoutfs.service",
+		stale:                         "scoutfs-notifyd@mnt-scoutfs.service",
 		other:                         "'scoutfs-notifyd@*'",
 		"/nonexistent":                "scoutfs-notifyd@nonexistent.service",
 	} {
@@ -209,11 +209,11 @@ func TestUnitName(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := startHint(env, renamed); !strings.Contains(got, "systemd-escape --path --template=scoutfs-notifyd@.service MOUNTPOINT") {
-		t.Errorf("a socket of another name: %s", got)
+		t.Errorf("a socket with another name: %s", got)
 	}
 }
 
-// TestEscapeUnitPath: the expected names are those of systemd-escape --path.
+// TestEscapeUnitPath: names are those of systemd-escape --path.
 func TestEscapeUnitPath(t *testing.T) {
 	for _, tt := range []struct{ path, want string }{
 		{"/", "-"},

@@ -64,7 +64,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// daemonState writes the state of a daemon, and holds its lock if it is alive.
+// daemonState writes a daemon's state, and holds its lock if alive is set.
 func (w *statWorld) daemonState(t *testing.T, alive bool) {
 	t.Helper()
 	start := time.Unix(1700000000, 0)
@@ -97,7 +97,7 @@ func (w *statWorld) daemonState(t *testing.T, alive bool) {
 	}
 }
 
-// counters makes the kernel's directory of a mount.
+// counters makes a mount's directory in sysfs.
 func (w *statWorld) counters(t *testing.T, name string, m notify.Mount, values ...int) {
 	t.Helper()
 	dir := filepath.Join(w.env.sysfs, name)
@@ -168,7 +168,7 @@ func TestStatJSON(t *testing.T) {
 	w := newStatWorld(t)
 	w.daemonState(t, true)
 	w.counters(t, "f.012345.r.fedcba", statMount, 1000, 17, 1)
-	// By the socket as well as by the mount point.
+	// By mount point and by socket.
 	for _, arg := range []string{w.mount, w.socket} {
 		w.out.Reset()
 		if status := run(context.Background(), w.env, []string{"stat", "-json", arg}); status != 0 || w.errs.Len() > 0 {
@@ -206,8 +206,8 @@ func TestStatJSON(t *testing.T) {
 	}
 }
 
-// TestStatTouchesNothing: who asks for the mount point of a running daemon does not
-// keep it from being unmounted.
+// TestStatTouchesNothing: stat does not open the mount point of a running daemon, which
+// could then not be unmounted.
 func TestStatTouchesNothing(t *testing.T) {
 	w := newStatWorld(t)
 	w.daemonState(t, true)

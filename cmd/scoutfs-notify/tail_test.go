@@ -51,14 +51,14 @@ lost 1 record
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			socket := fakeDaemon(t, func(conn *net.UnixConn) {
-				// Zero records would be an empty packet, which ends the stream.
+				// No records would be an empty packet, which ends the stream.
 				if len(tt.recs) > 0 {
 					sendAll(conn, tt.recs...)
 				}
 			})
 			args := append([]string{"tail"}, append(tt.args, socket)...)
 			status, stdout, stderr := runCommand(args...)
-			// That the stream ended is said, that there were enough records is not.
+			// The end of the stream is reported; reaching -n is not.
 			end := "scoutfs-notify: tail " + socket + ": the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n"
 			if tt.name == "count" {
 				end = ""
@@ -102,7 +102,7 @@ func TestTailRefused(t *testing.T) {
 	}
 }
 
-// fakeDaemonRefusing closes connections without a look at the request.
+// fakeDaemonRefusing closes connections without reading the request.
 func fakeDaemonRefusing(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "notify")
@@ -127,8 +127,8 @@ func fakeDaemonRefusing(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestTailProcess runs the real thing: lines come out while the stream is idle,
-// and an end by signal or by a closed pipe is a good one.
+// TestTailProcess runs tail as a process: lines come out while the stream is idle, and
+// it exits with 0 on a signal or a closed pipe.
 func TestTailProcess(t *testing.T) {
 	for _, tt := range []struct {
 		name string

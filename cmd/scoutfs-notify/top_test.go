@@ -17,7 +17,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// script is a stream of batches, with a clock that they move.
+// script is a stream of batches that move a fake clock.
 type script struct {
 	now   time.Time
 	until time.Time // deadline
@@ -25,8 +25,7 @@ type script struct {
 	lost  uint64
 }
 
-// step takes time and has records; without records it is a wait that ends with
-// the deadline.
+// step is a batch and the time it takes. Without records it waits until the deadline.
 type step struct {
 	takes time.Duration
 	recs  []notify.Record
@@ -140,7 +139,7 @@ func TestTop(t *testing.T) {
 	}
 }
 
-// TestTopRest: what there is no room for is not forgotten.
+// TestTopRest: accesses that exceed the table are summed up.
 func TestTopRest(t *testing.T) {
 	var recs []notify.Record
 	for i := range uint64(maxRows + 10) {

@@ -36,7 +36,7 @@ func newFlags() (*options, *flag.FlagSet) {
 func TestFlags(t *testing.T) {
 	for _, tt := range []struct {
 		arg  string
-		want string // error, if there should be one
+		want string // error, "" for none
 	}{
 		{"-pause=0s", ""},
 		{"-pause=1s", ""},
@@ -71,7 +71,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// The help text has defaults and names of values, as with package flag's own.
+// The help text has defaults and names of values, like those of package flag's types.
 func TestHelp(t *testing.T) {
 	_, flags := newFlags()
 	var b strings.Builder
@@ -126,6 +126,6 @@ func TestVersion(t *testing.T) {
 		t.Error(got)
 	}
 	if Version("") == "" {
-		t.Error("without the linker's there is none")
+		t.Error("no version without the linker's")
 	}
 }

@@ -41,7 +41,7 @@ func TestParsePatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := string(p.Bytes()); got != mail {
-		t.Errorf("it came back as\n%s", got)
+		t.Errorf("it was written as\n%s", got)
 	}
 	if got, want := p.Subject(), "scoutfs: a subject so long that git folds it"; got != want {
 		t.Errorf("subject %q, not %q", got, want)
@@ -66,7 +66,7 @@ func TestParsePatchErrors(t *testing.T) {
 		{"line missing", strings.TrimSuffix(mail, "+\n"), "another number of lines"},
 		{"line too many", strings.Replace(mail, "1,2 @@", "1 @@", 1), "follows a hunk"},
 		{"not a line", strings.Replace(mail, "+#define", "#define", 1), "line 20: \"#define NR 25\" is not a line of a hunk"},
-		{"a blank line cut", strings.Replace(mail, "25\n+\n", "25\n\n", 1), "is not a line of a hunk"},
+		{"a blank context line cut", strings.Replace(mail, "25\n+\n", "25\n\n", 1), "is not a line of a hunk"},
 		{"not a head", strings.Replace(mail, "@@ -0,0", "@@ -x", 1), "is not the head of a hunk"},
 		{"another tool's head", strings.Replace(mail, "+1,2", "+01,2", 1), "git does not write"},
 		{"huge", strings.Replace(mail, "+1,2", "+1,99999999999999999999", 1), "out of range"},

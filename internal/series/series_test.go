@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// layout makes a folder of series out of files; "*" stands for a patch's text.
+// layout makes a folder of series from files; "*" stands for a patch's text.
 func layout(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "patches")
@@ -21,7 +21,7 @@ func layout(t *testing.T, files map[string]string) (dir string) {
 			t.Fatal(err)
 		}
 		if text == "" {
-			continue // the folder alone
+			continue // just the folder
 		}
 		if err := os.WriteFile(name, []byte(strings.Replace(text, "*", mail, 1)), 0o644); err != nil {
 			t.Fatal(err)
@@ -30,8 +30,8 @@ func layout(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// whole adds a good series for each version to files.
-func whole(files map[string]string, versions ...string) map[string]string {
+// addSeries adds a good series for each version to files, which it returns.
+func addSeries(files map[string]string, versions ...string) map[string]string {
 	for _, v := range versions {
 		files[v+"/base.txt"] = v + "\n"
 		files[v+"/0001-a.patch"] = "*"
@@ -39,28 +39,27 @@ func whole(files map[string]string, versions ...string) map[string]string {
 	return files
 }
 
-// layouts are folders of series, good and bad. apply.sh has to say the same of
-// each.
+// layouts are folders of series, good and bad. apply.sh must agree on each.
 var layouts = []struct {
 	name     string
 	files    map[string]string
-	versions string // oldest first, separated by blanks
+	versions string // oldest first, separated by spaces
 	err      string // part of the error; "" if the layout is good
 }{
-	{"by number, not by name", whole(map[string]string{}, "v1.9", "v1.30", "v1.100", "v2.0"), "v1.9 v1.30 v1.100 v2.0", ""},
-	{"others' files", whole(map[string]string{"RELEASE": "1\n", "main/base.txt": "0123abc\n", "README.md": "x", "v.txt": "x",
+	{"by number, not by name", addSeries(map[string]string{}, "v1.9", "v1.30", "v1.100", "v2.0"), "v1.9 v1.30 v1.100 v2.0", ""},
+	{"others' files", addSeries(map[string]string{"RELEASE": "1\n", "main/base.txt": "0123abc\n", "README.md": "x", "v.txt": "x",
 		"v1.1/kernels.txt": "x", "v1.1/notes.txt": "x"}, "v1.1"), "v1.1", ""},
-	{"base.txt without an end", whole(map[string]string{"v1.1/0001-a.patch": "*", "v1.1/base.txt": "v1.1"}), "v1.1", ""},
+	{"base.txt without an end", addSeries(map[string]string{"v1.1/0001-a.patch": "*", "v1.1/base.txt": "v1.1"}), "v1.1", ""},
 	{"no series", map[string]string{"RELEASE": "1\n"}, "", "has no folder named vX.YY"},
-	{"an empty folder", whole(map[string]string{"v1.34/x": ""}, "v1.1"), "", "v1.34/base.txt: no such file"},
-	{"three numbers", whole(map[string]string{}, "v1.1", "v1.33.1"), "", "v1.33.1: ScoutFS's releases are named vX.YY"},
-	{"a leading zero", whole(map[string]string{}, "v1.01"), "", "v1.01: ScoutFS's releases are named vX.YY"},
-	{"a candidate", whole(map[string]string{}, "v1.34-rc1"), "", "v1.34-rc1: ScoutFS's releases are named vX.YY"},
-	{"a file", whole(map[string]string{"v1.34": "x"}, "v1.1"), "", "v1.34/base.txt: not a directory"},
+	{"an empty folder", addSeries(map[string]string{"v1.34/x": ""}, "v1.1"), "", "v1.34/base.txt: no such file"},
+	{"three numbers", addSeries(map[string]string{}, "v1.1", "v1.33.1"), "", "v1.33.1: ScoutFS's releases are named vX.YY"},
+	{"a leading zero", addSeries(map[string]string{}, "v1.01"), "", "v1.01: ScoutFS's releases are named vX.YY"},
+	{"a candidate", addSeries(map[string]string{}, "v1.34-rc1"), "", "v1.34-rc1: ScoutFS's releases are named vX.YY"},
+	{"a file", addSeries(map[string]string{"v1.34": "x"}, "v1.1"), "", "v1.34/base.txt: not a directory"},
 	{"another base", map[string]string{"v1.1/base.txt": "v1.2\n", "v1.1/0001-a.patch": "*"}, "", `base.txt holds "v1.2"`},
 	{"no patches", map[string]string{"v1.1/base.txt": "v1.1\n"}, "", "holds no *.patch"},
 	{"a number missing", map[string]string{"v1.1/base.txt": "v1.1\n", "v1.1/0002-b.patch": "*"}, "", "0002-b.patch: its name must start with 0001-"},
-	{"a patch without a number", whole(map[string]string{"v1.1/fix.patch": "*"}, "v1.1"), "", "fix.patch: its name must start with 0002-"},
+	{"a patch without a number", addSeries(map[string]string{"v1.1/fix.patch": "*"}, "v1.1"), "", "fix.patch: its name must start with 0002-"},
 }
 
 func TestVersions(t *testing.T) {
@@ -80,8 +79,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// apply.sh, which is for those without Go, takes the same folders for series as
-// this package, and the same for broken.
+// apply.sh, which does not need Go, accepts and rejects the same folders as this
+// package.
 func TestApplyAgrees(t *testing.T) {
 	script, err := os.ReadFile("../../apply.sh")
 	if err != nil {
@@ -101,7 +100,7 @@ func TestApplyAgrees(t *testing.T) {
 			if err := os.WriteFile(sh, script, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			// No checkout is at this release: it says which there are.
+			// The checkout is at none of the releases: the error lists them.
 			out, err := exec.CommandContext(t.Context(), sh, "v0.0", checkout).CombinedOutput()
 			want := "The supported releases are " + tt.versions + "."
 			if tt.err != "" {
@@ -115,7 +114,7 @@ func TestApplyAgrees(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	dir := layout(t, whole(map[string]string{}, "v1.9", "v1.30"))
+	dir := layout(t, addSeries(map[string]string{}, "v1.9", "v1.30"))
 	for _, tt := range []struct{ names, want, err string }{
 		{"", "v1.9 v1.30", ""},
 		{"v1.30", "v1.30", ""},
@@ -144,7 +143,7 @@ func TestSelect(t *testing.T) {
 }
 
 func TestOpenBadPatch(t *testing.T) {
-	dir := layout(t, whole(map[string]string{"v1.1/0002-b.patch": "not a patch\n"}, "v1.1"))
+	dir := layout(t, addSeries(map[string]string{"v1.1/0002-b.patch": "not a patch\n"}, "v1.1"))
 	if _, err := Open(dir, "v1.1"); err == nil || !strings.Contains(err.Error(), "open the series for v1.1: parse 0002-b.patch") {
 		t.Errorf("error %v", err)
 	}
@@ -180,8 +179,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What can be told of the project's own series without ScoutFS's source; make
-// series-check tells more.
+// Checks the project's own series as far as possible without ScoutFS's source; make
+// series-check does more.
 func TestProject(t *testing.T) {
 	all, err := Select("../../patches")
 	if err != nil {

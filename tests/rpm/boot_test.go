@@ -35,8 +35,8 @@ func TestSystemd(t *testing.T) {
 		"install", "debian-provides", kmod91, "scoutfs-notifyd")
 	contains(t, out, kmod91+": module built and installed for kernel "+k.Version)
 
-	// Leave out what no test needs and an emulated machine is slow at: device units
-	// for terminals, modules, presets at first boot, generators at each reload.
+	// Leave out what no test needs and what is slow in an emulated machine: device
+	// units for terminals, modules, presets at first boot, generators at each reload.
 	m.sh(`echo 0123456789abcdef0123456789abcdef > /etc/machine-id
 rm -r /etc/systemd/system/*.wants /usr/lib/systemd/system-generators
 cd /usr/lib/systemd/system

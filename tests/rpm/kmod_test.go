@@ -391,8 +391,8 @@ func TestKmodOtherKernel(t *testing.T) {
 	bringBack()
 }
 
-// One kernel's failure is loud, and the compiler's output is kept, although dkms
-// deletes it when it builds for the next kernel, which succeeds.
+// A failure for one kernel is reported loudly, and the compiler's output is kept,
+// although dkms deletes it when it builds for the next kernel, which succeeds.
 func TestKmodCompileFailure(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, packages(t)...)
@@ -508,7 +508,7 @@ func TestKmodUnprivileged(t *testing.T) {
 	if err == nil {
 		t.Error("built for an unsupported kernel")
 	}
-	contains(t, out, "does not support kernel 7.0.0")
+	contains(t, out, "kernel 7.0.0 is not among those in")
 }
 
 // A patch that does not apply fails the package build, which names it.

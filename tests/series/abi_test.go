@@ -108,7 +108,7 @@ func TestApplyReal(t *testing.T) {
 			want := s.Paths()
 			for _, args := range [][]string{{r.dir}, {v, r.dir}} {
 				r.git("checkout", "-q", "--detach", v)
-				if out, errs, status := apply(t, script, env(someone...), args...); status != 0 {
+				if out, errs, status := apply(t, script, env(gitIdentity...), args...); status != 0 {
 					t.Fatalf("apply.sh %v: exit status %d\n%s%s", args, status, out, errs)
 				}
 				if n := r.git("rev-list", "--count", v+"..HEAD"); n != fmt.Sprint(len(want)) {

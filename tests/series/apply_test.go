@@ -30,7 +30,7 @@ func env(more ...string) []string {
 	return append(e, more...)
 }
 
-var someone = []string{"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.org"}
+var gitIdentity = []string{"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.org"}
 
 // checkout is a test's repository.
 type checkout struct {
@@ -41,7 +41,7 @@ type checkout struct {
 func (r *checkout) git(args ...string) string {
 	r.t.Helper()
 	cmd := exec.CommandContext(r.t.Context(), "git", args...)
-	cmd.Dir, cmd.Env = r.dir, env(someone...)
+	cmd.Dir, cmd.Env = r.dir, env(gitIdentity...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		r.t.Fatalf("git %v: %v\n%s", args, err, out)
@@ -116,8 +116,8 @@ func apply(t *testing.T, script string, environ []string, args ...string) (stdou
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// body, other and third share no lines: git would take similar files for renamed
-// ones.
+// body, other and third have little in common, because git takes similar files for
+// renamed ones.
 const (
 	body  = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n"
 	other = "eins\nzwei\ndrei\nvier\nfünf\nsechs\nsieben\nacht\n"
@@ -132,7 +132,7 @@ func standIn(t *testing.T) (r *checkout, script string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Users have spaces in names.
+	// Users have spaces in paths.
 	top := filepath.Join(t.TempDir(), "a folder")
 	r = &checkout{t, filepath.Join(top, "scout fs")}
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
@@ -183,16 +183,16 @@ func TestApply(t *testing.T) {
 		sub      string
 		env      []string
 	}{
-		{"finds the series", "v1.1", nil, "", someone},
-		{"finds another", "v1.2", nil, "", someone},
-		{"accepts a version", "v1.2", []string{"v1.2"}, "", someone},
-		{"from a folder inside", "v1.1", nil, "kmod/src", someone},
+		{"finds the series", "v1.1", nil, "", gitIdentity},
+		{"finds another", "v1.2", nil, "", gitIdentity},
+		{"accepts a version", "v1.2", []string{"v1.2"}, "", gitIdentity},
+		{"from a folder inside", "v1.1", nil, "kmod/src", gitIdentity},
 		{"no committer known", "v1.1", nil, "", []string{"HOME=/nonexistent", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=user.useConfigOnly", "GIT_CONFIG_VALUE_0=true"}},
-		{"user's settings", "v1.1", nil, "", slices.Concat(someone, []string{"GIT_CONFIG_COUNT=3",
+		{"user's settings", "v1.1", nil, "", slices.Concat(gitIdentity, []string{"GIT_CONFIG_COUNT=3",
 			"GIT_CONFIG_KEY_0=commit.gpgSign", "GIT_CONFIG_VALUE_0=true",
 			"GIT_CONFIG_KEY_1=am.threeWay", "GIT_CONFIG_VALUE_1=false",
 			"GIT_CONFIG_KEY_2=apply.whitespace", "GIT_CONFIG_VALUE_2=error"})},
-		{"called by a hook of another repository", "v1.1", nil, "", slices.Concat(someone, []string{
+		{"called by a hook of another repository", "v1.1", nil, "", slices.Concat(gitIdentity, []string{
 			"GIT_DIR=/nonexistent", "GIT_WORK_TREE=/nonexistent", "GIT_INDEX_FILE=/nonexistent", "GIT_PREFIX=x/",
 			"GIT_COMMON_DIR=/nonexistent", "GIT_NAMESPACE=x", "GIT_OBJECT_DIRECTORY=/nonexistent",
 			"GIT_ALTERNATE_OBJECT_DIRECTORIES=/nonexistent", "GIT_QUARANTINE_PATH=/nonexistent",
@@ -226,7 +226,7 @@ func TestApplyMerges(t *testing.T) {
 	r.write("kmod/src/super.c", strings.Replace(body, "two\n", "two changed\n", 1))
 	r.commit("moved")
 	r.git("tag", "-f", "-a", "-m", "moved", "v1.1")
-	if out, errs, status := apply(t, script, env(someone...), r.dir); status != 0 {
+	if out, errs, status := apply(t, script, env(gitIdentity...), r.dir); status != 0 {
 		t.Fatalf("exit status %d: %s%s", status, out, errs)
 	}
 }
@@ -279,7 +279,7 @@ func TestApplyRefuses(t *testing.T) {
 				state = r.state
 			}
 			before := state()
-			out, errs, status := apply(t, script, env(someone...), args...)
+			out, errs, status := apply(t, script, env(gitIdentity...), args...)
 			if status != 1 || out != "" {
 				t.Errorf("exit status %d, standard output %q", status, out)
 			}
@@ -301,7 +301,7 @@ func TestApplyRefuses(t *testing.T) {
 func TestApplyKeepsItsObjects(t *testing.T) {
 	r, script := standIn(t)
 	quarantine := t.TempDir()
-	_, errs, status := apply(t, script, env(slices.Concat(someone, []string{
+	_, errs, status := apply(t, script, env(slices.Concat(gitIdentity, []string{
 		"GIT_OBJECT_DIRECTORY=" + quarantine, "GIT_QUARANTINE_PATH=" + quarantine,
 		"GIT_ALTERNATE_OBJECT_DIRECTORIES=" + filepath.Join(r.dir, ".git/objects"),
 	})...), r.dir)
@@ -320,7 +320,7 @@ func TestApplyThroughLink(t *testing.T) {
 	if err := os.Symlink(script, link); err != nil {
 		t.Fatal(err)
 	}
-	if out, errs, status := apply(t, link, env(someone...), r.dir); status != 0 || !strings.Contains(out, "2 patches") {
+	if out, errs, status := apply(t, link, env(gitIdentity...), r.dir); status != 0 || !strings.Contains(out, "2 patches") {
 		t.Errorf("exit status %d: %s%s", status, out, errs)
 	}
 	// A copy has no series.
@@ -332,7 +332,7 @@ func TestApplyThroughLink(t *testing.T) {
 	if err := os.WriteFile(lone, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, errs, status := apply(t, lone, env(someone...), r.dir); status != 1 || !strings.HasPrefix(errs, "apply.sh: there is no folder patches beside ") {
+	if _, errs, status := apply(t, lone, env(gitIdentity...), r.dir); status != 1 || !strings.HasPrefix(errs, "apply.sh: there is no folder patches beside ") {
 		t.Errorf("exit status %d: %s", status, errs)
 	}
 }
@@ -340,7 +340,7 @@ func TestApplyThroughLink(t *testing.T) {
 // The error passes on git's advice and leaves out the rest of its output.
 func TestApplyForeignCheckout(t *testing.T) {
 	r, script := standIn(t)
-	_, errs, status := apply(t, script, env(append(slices.Clone(someone), "GIT_TEST_ASSUME_DIFFERENT_OWNER=1")...), r.dir)
+	_, errs, status := apply(t, script, env(append(slices.Clone(gitIdentity), "GIT_TEST_ASSUME_DIFFERENT_OWNER=1")...), r.dir)
 	if want := "another user owns it. If you trust it: git config --global --add safe.directory "; status != 1 || !strings.Contains(errs, want) {
 		t.Errorf("exit status %d, no %q in %q", status, want, errs)
 	}
@@ -348,11 +348,11 @@ func TestApplyForeignCheckout(t *testing.T) {
 
 func TestApplyTwice(t *testing.T) {
 	r, script := standIn(t)
-	if _, errs, status := apply(t, script, env(someone...), r.dir); status != 0 {
+	if _, errs, status := apply(t, script, env(gitIdentity...), r.dir); status != 0 {
 		t.Fatal(errs)
 	}
 	before := r.state()
-	_, errs, status := apply(t, script, env(someone...), r.dir)
+	_, errs, status := apply(t, script, env(gitIdentity...), r.dir)
 	if status != 1 || !strings.Contains(errs, "is already patched") {
 		t.Errorf("exit status %d: %s", status, errs)
 	}
@@ -364,12 +364,12 @@ func TestApplyTwice(t *testing.T) {
 func TestApplyUsage(t *testing.T) {
 	_, script := standIn(t)
 	for _, args := range [][]string{nil, {"v1.1", "a", "b"}} {
-		if _, errs, status := apply(t, script, env(someone...), args...); status != 2 || !strings.Contains(errs, "usage: apply.sh [VERSION] CHECKOUT") {
+		if _, errs, status := apply(t, script, env(gitIdentity...), args...); status != 2 || !strings.Contains(errs, "usage: apply.sh [VERSION] CHECKOUT") {
 			t.Errorf("apply.sh %v: exit status %d: %s", args, status, errs)
 		}
 	}
 	for _, flag := range []string{"-h", "--help"} {
-		if out, errs, status := apply(t, script, env(someone...), flag); status != 0 || errs != "" || !strings.HasPrefix(out, "usage: apply.sh [VERSION] CHECKOUT\n") {
+		if out, errs, status := apply(t, script, env(gitIdentity...), flag); status != 0 || errs != "" || !strings.HasPrefix(out, "usage: apply.sh [VERSION] CHECKOUT\n") {
 			t.Errorf("apply.sh %s: exit status %d, it printed %q and %q", flag, status, out, errs)
 		}
 	}
@@ -422,7 +422,7 @@ func TestApplyFails(t *testing.T) {
 				r.git("tag", "-f", "v1.1")
 			}
 			before := r.state()
-			_, errs, status := apply(t, script, env(someone...), r.dir)
+			_, errs, status := apply(t, script, env(gitIdentity...), r.dir)
 			if status != 1 {
 				t.Errorf("exit status %d", status)
 			}
@@ -453,7 +453,7 @@ func TestApplyRunsNoHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, errs, status := apply(t, script, env(someone...), r.dir)
+	out, errs, status := apply(t, script, env(gitIdentity...), r.dir)
 	if status != 0 || errs != "" || !strings.Contains(out, "2 patches") {
 		t.Errorf("exit status %d: %s%s", status, out, errs)
 	}
@@ -468,7 +468,7 @@ func TestApplyWithoutHistory(t *testing.T) {
 	shallow := &checkout{t, filepath.Join(t.TempDir(), "shallow")}
 	r.git("clone", "-q", "--depth=1", "--branch=v1.1", "file://"+r.dir, shallow.dir)
 	before := shallow.state()
-	_, errs, status := apply(t, script, env(someone...), shallow.dir)
+	_, errs, status := apply(t, script, env(gitIdentity...), shallow.dir)
 	if status != 1 || !strings.Contains(errs, "patch failed: kmod/src/data.c:2\n") {
 		t.Errorf("exit status %d: %s", status, errs)
 	}
@@ -497,7 +497,7 @@ func TestApplyInterrupted(t *testing.T) {
 	before := r.state()
 	cmd := exec.CommandContext(t.Context(), script, r.dir)
 	var errs bytes.Buffer
-	cmd.Env, cmd.Stderr = env(append(slices.Clone(someone), "PATH="+bin+":"+os.Getenv("PATH"))...), &errs
+	cmd.Env, cmd.Stderr = env(append(slices.Clone(gitIdentity), "PATH="+bin+":"+os.Getenv("PATH"))...), &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

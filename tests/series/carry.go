@@ -52,7 +52,7 @@ type step struct {
 func (s *step) notes() []string {
 	var all []string
 	for _, l := range s.leftOut {
-		all = append(all, fmt.Sprintf("%s: left out the change of %s, which is not there", s.patch.Name, l))
+		all = append(all, fmt.Sprintf("%s: left out the change to %s, which is gone", s.patch.Name, l))
 	}
 	if s.merged {
 		all = append(all, fmt.Sprintf("%s: did not apply unchanged, git merged it; read the result", s.patch.Name))
@@ -64,7 +64,7 @@ func (s *step) notes() []string {
 func (s *step) exact() bool { return !s.merged && len(s.leftOut) == 0 }
 
 // errConflict means that carry left a conflict in the clone.
-var errConflict = errors.New("the patch does not fit")
+var errConflict = errors.New("the patch does not apply")
 
 // carry applies patch i of the reference to HEAD, which may be detached. It tries the
 // patch unchanged, then without the changes to functions that are gone, then merges.

@@ -93,7 +93,7 @@ func (o *options) check(ctx context.Context) error {
 	k := &checker{options: o, first: all[0]}
 	problems := 0
 	for _, s := range all {
-		bad, did, err := k.checkOne(ctx, s)
+		bad, checked, err := k.checkOne(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (o *options) check(ctx context.Context) error {
 		}
 		problems += len(bad)
 		if len(bad) == 0 {
-			o.report(s.Version, "%d patches are good: %s", len(s.Patches), did)
+			o.report(s.Version, "%d patches are good: %s", len(s.Patches), checked)
 		}
 	}
 	if o.src == "" {
@@ -115,13 +115,13 @@ func (o *options) check(ctx context.Context) error {
 }
 
 // checkOne returns what is wrong with a series, and what it checked.
-func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, did string, err error) {
-	bad, did = form(s), "form and interface"
+func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string, checked string, err error) {
+	bad, checked = form(s), "form and interface"
 	if s.Header() != k.first.Header() {
 		bad = append(bad, fmt.Sprintf("%s differs from that of %s", series.HeaderPath, k.first.Version))
 	}
 	if k.src == "" {
-		return bad, did, nil
+		return bad, checked, nil
 	}
 	c, base, err := k.throwaway(ctx, k.src, "refs/tags/"+s.Version)
 	if err != nil {
@@ -132,14 +132,14 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 		return nil, "", err
 	}
 	bad = append(bad, more...)
-	did += ", git am with and without --3way, export, hooks"
+	checked += ", git am with and without --3way, export, hooks"
 	if r != nil && k.older != nil {
 		more, err := k.older.checkSame(ctx, k.options, r)
 		if err != nil {
 			return nil, "", err
 		}
 		bad = append(bad, more...)
-		did += ", same text as " + k.older.Version
+		checked += ", same text as " + k.older.Version
 	}
 	k.older = r
 	if k.kbuild != "" && r != nil {
@@ -148,9 +148,9 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 		} else if err != nil {
 			return nil, "", err
 		}
-		did += ", build"
+		checked += ", build"
 	}
-	return bad, did, nil
+	return bad, checked, nil
 }
 
 // checkApplied applies a series to its tag with and without --3way and checks the

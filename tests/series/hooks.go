@@ -136,7 +136,7 @@ func checkGuard(source map[string]string) (problems []string) {
 		}
 	}
 	if guard && defines != "" {
-		problems = append(problems, fmt.Sprintf("%s knows %s, for which notify.c has an #error", defines, option))
+		problems = append(problems, fmt.Sprintf("%s uses %s, for which notify.c has an #error", defines, option))
 	}
 	return problems
 }

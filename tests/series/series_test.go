@@ -31,7 +31,7 @@ func contains(t *testing.T, out string, want ...string) {
 func TestRebaseLeavesOutRemovedFunctions(t *testing.T) {
 	u := newUpstream(t)
 	out := u.must("rebase", "-from", "v1.1", "-to", "v1.2")
-	contains(t, out, "left out the change of scoutfs_file_aio_read in kmod/src/file.c", "3 patches written")
+	contains(t, out, "left out the change to scoutfs_file_aio_read in kmod/src/file.c", "3 patches written")
 	if got := u.read("v1.2", "base.txt"); got != "v1.2\n" {
 		t.Errorf("base.txt holds %q", got)
 	}
@@ -113,7 +113,7 @@ func TestRebaseConflict(t *testing.T) {
 	if status != 1 {
 		t.Errorf("exit status %d, not 1", status)
 	}
-	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not fit", "kmod/src/file.c", "git am --continue")
+	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not apply", "kmod/src/file.c", "git am --continue")
 
 	if out, status = u.run(args...); status != 1 {
 		t.Errorf("exit status %d while git am waits, not 1", status)
@@ -162,8 +162,8 @@ func (u *upstream) stuck() *clone {
 	return u.work("v1.2")
 }
 
-// A clone only serves the FROM it was made from. Subjects cannot tell: they are the
-// same in all releases.
+// A clone is only for the FROM it was made from. Commit subjects cannot tell: they are
+// the same in all releases.
 func TestRebaseRefusesCloneOfAnotherSeries(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -370,7 +370,7 @@ func TestExport(t *testing.T) {
 	args := []string{"export", "-clone", c.dir, "-to", "v1.2"}
 	u.must(args...)
 	if u.read("v1.2", "0002") != before {
-		t.Error("exporting what was exported changed it")
+		t.Error("exporting the exported series changed it")
 	}
 
 	// A new subject, and one more commit.
@@ -403,7 +403,7 @@ func TestExport(t *testing.T) {
 
 // The user's clone is read with the user's configuration, which decides whose
 // repositories git trusts, but must not affect the exported series.
-func TestExportFromAnothersClone(t *testing.T) {
+func TestExportFromForeignClone(t *testing.T) {
 	u := newUpstream(t)
 	before := u.read("v1.1", "0001") + u.read("v1.1", "0002") + u.read("v1.1", "0003")
 	c := u.patched("v1.1")
@@ -442,7 +442,7 @@ func TestExportFromAnothersClone(t *testing.T) {
 	}
 }
 
-func TestCheckWantsOneInterface(t *testing.T) {
+func TestCheckNeedsOneInterface(t *testing.T) {
 	u := newUpstream(t)
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
 	name := filepath.Join(u.patches, "v1.2", "0001-scoutfs-add-a-ring.patch")

@@ -386,8 +386,8 @@ func TestWatchdog(t *testing.T) {
 		os.RemoveAll(drop)
 		_, _ = try("systemctl", "daemon-reload")
 	})
-	// The unit's 30 seconds are for real use. A stopped process ignores SIGABRT, so
-	// do not wait long for that.
+	// The unit's 30 seconds are too long for a test, and a stopped process does not
+	// react to SIGABRT.
 	if err := os.WriteFile(drop+"/test.conf", []byte("[Service]\nWatchdogSec=6\nTimeoutAbortSec=1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -464,7 +464,7 @@ func TestUpgrade(t *testing.T) {
 					// The open above was still in the ring when the client connected.
 					continue
 				case err == nil:
-					return fmt.Errorf("a record of no access: %+v", rec)
+					return fmt.Errorf("unexpected record: %+v", rec)
 				// A daemon that is stopping may refuse the client.
 				case !errors.Is(err, io.EOF) && !errors.Is(err, notify.ErrRefused):
 					return err
