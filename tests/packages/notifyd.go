@@ -100,46 +100,52 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	if err := copyFile(at("LICENSE"), p.file("LICENSE")); err != nil {
 		return err
 	}
-	pages, err := filepath.Glob(p.file("packaging", "man", "*.[0-9]"))
+	texts, err := p.texts(ctx)
 	if err != nil {
 		return err
 	}
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			return err
-		}
-		packed, err := gzipBytes(text)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(at(filepath.Base(page)+".gz"), packed, 0o644); err != nil {
-			return err
-		}
-	}
-	header, err := p.commonHeader()
-	if err != nil {
-		return err
-	}
-	changelog, err := chglog(p.changes)
-	if err != nil {
-		return err
-	}
-	golang, err := p.golangLicense(ctx)
-	if err != nil {
-		return err
-	}
-	for name, text := range map[string][]byte{
-		"notify_ioctl.h": []byte(header),
-		"changelog.yaml": changelog,
-		"LICENSE.golang": golang,
-		"copyright":      fmt.Appendf(nil, copyright, golang),
-	} {
+	for name, text := range texts {
 		if err := os.WriteFile(at(name), text, 0o644); err != nil {
 			return err
 		}
 	}
 	return p.stamp(dir)
+}
+
+// texts returns the files of the packages that are made here, by name.
+func (p *project) texts(ctx context.Context) (map[string][]byte, error) {
+	header, err := p.commonHeader()
+	if err != nil {
+		return nil, err
+	}
+	changelog, err := chglog(p.changes)
+	if err != nil {
+		return nil, err
+	}
+	golang, err := p.golangLicense(ctx)
+	if err != nil {
+		return nil, err
+	}
+	texts := map[string][]byte{
+		"notify_ioctl.h": []byte(header),
+		"changelog.yaml": changelog,
+		"LICENSE.golang": golang,
+		"copyright":      fmt.Appendf(nil, copyright, golang),
+	}
+	pages, err := filepath.Glob(p.file("packaging", "man", "*.[0-9]"))
+	if err != nil {
+		return nil, err
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return nil, err
+		}
+		if texts[filepath.Base(page)+".gz"], err = gzipBytes(text); err != nil {
+			return nil, err
+		}
+	}
+	return texts, nil
 }
 
 // copyright is Debian's replacement for a licence file.
@@ -168,16 +174,13 @@ func (p *project) golangLicense(ctx context.Context) ([]byte, error) {
 func gzipBytes(text []byte) ([]byte, error) {
 	var buf bytes.Buffer
 	z, err := gzip.NewWriterLevel(&buf, gzip.BestCompression)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		_, err = z.Write(text)
 	}
-	if _, err := z.Write(text); err != nil {
-		return nil, err
+	if err == nil {
+		err = z.Close()
 	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	return buf.Bytes(), err
 }
 
 // chglog returns the changelog for nfpm, which reads YAML: JSON is a subset.
