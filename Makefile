@@ -76,8 +76,13 @@ hotpath: ## print the instructions that the hooks add
 
 .PHONY: check
 check: lint ## lint and unit tests: after every change
-	go test ./...
-	cd tests && go test ./docs ./matrix ./packages ./upstream
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-product check-tools
+
+.PHONY: check-product check-tools
+check-product:
+	go test -failfast -timeout 2m ./...
+check-tools:
+	cd tests && go test -count=1 -parallel=8 ./docs ./matrix ./packages ./upstream # they read files that go does not see
 
 .PHONY: lint
 lint: ## golangci-lint and shellcheck

@@ -353,7 +353,7 @@ func startDaemon(t testing.TB, cfg *config) *testDaemon {
 		close(d.done)
 	}()
 	// The daemon's end also ends all waits of a test that hangs.
-	limit := time.AfterFunc(time.Minute, stop)
+	limit := time.AfterFunc(30*time.Second, stop)
 	t.Cleanup(func() {
 		limit.Stop()
 		stop()

@@ -68,6 +68,7 @@ func buildGo(t *testing.T, code string) (path string) {
 
 // The README's Go code compiles.
 func TestReadmeGo(t *testing.T) {
+	t.Parallel()
 	code := block(t, read(t, "README.md"), "## Use", "go")
 	buildGo(t, `package main
 
@@ -90,6 +91,7 @@ func run() error {
 // The programs of docs/consumers.md receive records, tell losses from restarts, and
 // reconnect.
 func TestConsumers(t *testing.T) {
+	t.Parallel()
 	doc := read(t, "docs/consumers.md")
 	for _, tt := range []struct {
 		name  string

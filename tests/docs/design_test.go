@@ -142,6 +142,7 @@ func drawing(t *testing.T, heading string) []string {
 
 // The drawings of docs/design.md are of the code as it is, and no arrow runs back up.
 func TestDrawings(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		heading string
 		code    arrows

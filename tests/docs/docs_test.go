@@ -125,6 +125,7 @@ func helpTexts(t *testing.T, program string) (text string, commands []string) {
 
 // -help and the man page list the same flags and commands.
 func TestManPages(t *testing.T) {
+	t.Parallel()
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
 			text, commands := helpTexts(t, p.name)
@@ -150,6 +151,7 @@ func TestManPages(t *testing.T) {
 
 // The project's files and man pages that a text names exist.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	texts := make(map[string]string)
 	for _, pattern := range []string{"README.md", "docs/*.md", "packaging/man/*"} {
 		files, err := filepath.Glob(filepath.Join(root(t), pattern))
