@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -114,5 +115,23 @@ func TestExports(t *testing.T) {
 	}
 	if len(p.Funcs) != 1 || p.Funcs[0].Name != "Main" || len(p.Types)+len(p.Consts)+len(p.Vars) > 0 {
 		t.Errorf("the daemon exports more than Main: see go doc ./daemon")
+	}
+}
+
+// TestPins: both modules take golang.org/x/sys in the same version.
+func TestPins(t *testing.T) {
+	pin := regexp.MustCompile(`golang\.org/x/sys (v\S+)`)
+	versions := make(map[string]string)
+	for _, name := range []string{"go.mod", "tests/go.mod"} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := pin.FindSubmatch(text); m != nil {
+			versions[name] = string(m[1])
+		}
+	}
+	if len(versions) != 2 || versions["go.mod"] != versions["tests/go.mod"] {
+		t.Errorf("versions of golang.org/x/sys: %v", versions)
 	}
 }

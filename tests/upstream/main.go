@@ -114,11 +114,16 @@ func newSuite(ctx context.Context, args []string) (*suite, error) {
 	return s, err
 }
 
+var errNoMatch = errors.New("no test of the suite matches")
+
 // runOne runs the suite of a tree that is built already.
 func (s *suite) runOne(ctx context.Context) error {
 	r, err := s.run(ctx, "tree", s.tree)
 	if err != nil {
 		return err
+	}
+	if len(r) == 0 {
+		return errNoMatch
 	}
 	s.differences(os.Stdout, r)
 	fmt.Printf("\n%s\n", r.count())
@@ -157,6 +162,9 @@ func (s *suite) runBoth(ctx context.Context) error {
 	})
 	if err := both.Wait(); err != nil {
 		return err
+	}
+	if len(unpatched)+len(patched) == 0 {
+		return errNoMatch
 	}
 
 	fmt.Printf("\nScoutFS %s, Linux %s, %d mounts of one file system, %d of them quorum members\n\n",
@@ -205,8 +213,9 @@ func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
 		return nil, err
 	}
 	order := sequence(string(text), leftOut, s.only)
-	if len(order) == 0 {
-		return nil, errors.New("no test of the suite matches")
+	if len(order) == 0 { // such as patch 0003's own test without the patches
+		fmt.Fprintf(os.Stderr, "upstream: %s: this suite has no test that matches\n", name)
+		return nil, nil
 	}
 	files, err := s.files(tree, order)
 	if err != nil {
