@@ -39,8 +39,9 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 	cfg.log = log
 	warnOfLimit(cfg)
 
-	// A reader of the log that goes away is no reason to stop.
-	signal.Ignore(syscall.SIGPIPE)
+	// A reader of the log that goes away is no reason to stop, nor is a request to
+	// reload: there is nothing to read again.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 

@@ -220,6 +220,11 @@ func TestProcessEnds(t *testing.T) {
 	}{
 		{"SIGTERM", func(p *process) { p.cmd.Process.Signal(unix.SIGTERM) }},
 		{"SIGINT", func(p *process) { p.cmd.Process.Signal(unix.SIGINT) }},
+		{"SIGTERM after SIGHUP", func(p *process) {
+			p.cmd.Process.Signal(unix.SIGHUP)
+			p.order("emit 0") // it is still there
+			p.cmd.Process.Signal(unix.SIGTERM)
+		}},
 		{"unmount", func(p *process) { p.order("unmount") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
