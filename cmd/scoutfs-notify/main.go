@@ -161,10 +161,10 @@ func run(ctx context.Context, env *environment, args []string) int {
 		if bad.command != "" {
 			try = "scoutfs-notify " + bad.command + " -help"
 		}
-		fmt.Fprintf(env.stderr, "scoutfs-notify: %v\nTry '%s'.\n", err, try)
+		fmt.Fprintf(env.stderr, "scoutfs-notify: %s\nTry '%s'.\n", printable(err.Error()), try)
 		return exitUsage
 	}
-	fmt.Fprintf(env.stderr, "scoutfs-notify: %v\n", err)
+	fmt.Fprintf(env.stderr, "scoutfs-notify: %s\n", printable(err.Error()))
 	return exitFailure
 }
 

@@ -223,7 +223,7 @@ func (st *status) print(out io.Writer, hint string) error {
 	if d := st.Daemon; d == nil {
 		item("daemon", "not running: %s", hint)
 	} else {
-		item("daemon", "running: process %d for %s since %s, version %s", d.PID, d.MountPoint, when(d.Start), d.Version)
+		item("daemon", "running: process %d for %s since %s, version %s", d.PID, printable(d.MountPoint), when(d.Start), printable(d.Version))
 		item("records", "%d from the kernel, the last is number %d; %d dropped there", d.Records, d.LastSeq, d.KernelDropped)
 		item("batches", "%d, %d of them full", d.Batches, d.FullBatches)
 		item("sent", "%d records in %d packets; %d lost (episodes: %d)", d.SentRecords, d.SentPackets, d.LostRecords, d.LostEpisodes)

@@ -293,3 +293,15 @@ func FuzzFindLock(f *testing.F) {
 		}
 	})
 }
+
+// A mount point is somebody's choice of bytes.
+func TestStatPrintable(t *testing.T) {
+	var b strings.Builder
+	st := &status{Running: true, Daemon: &notify.State{MountPoint: "/mnt/\x1b[2J\u202e\xff"}}
+	if err := st.print(&b, ""); err != nil {
+		t.Fatal(err)
+	}
+	if want := `for /mnt/\x1b[2J\xe2\x80\xae\xff since`; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, &b)
+	}
+}

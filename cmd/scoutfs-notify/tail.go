@@ -60,7 +60,7 @@ func runTail(ctx context.Context, env *environment, args []string) error {
 // that whoever waits for records, person or program, wants to know about.
 func ended(env *environment, err error, command, mount string) error {
 	if err == io.EOF {
-		fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n", command, mount)
+		fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n", command, printable(mount))
 		return nil
 	}
 	if err != nil {

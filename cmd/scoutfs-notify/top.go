@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -16,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -208,7 +208,7 @@ func (t *top) show(now time.Time, lost uint64) error {
 	}
 
 	per := now.Sub(t.since).Seconds()
-	fmt.Fprintf(t.out, "%s  %s  %s%s", now.Local().Format("15:04:05"), t.mount, t.total.format(per), eol)
+	fmt.Fprintf(t.out, "%s  %s  %s%s", now.Local().Format("15:04:05"), printable(t.mount), t.total.format(per), eol)
 	fmt.Fprintf(t.out, "%d lost, %d shown of %d%s", lost-t.lost, min(rows, len(sorted)), len(sorted), eol)
 	fmt.Fprintf(t.out, "%s %10s %10s %12s%s", t.key.header, "OPENS/S", "READS/S", "BYTES/S", eol)
 	for _, r := range sorted[:min(rows, len(sorted))] {
@@ -252,16 +252,5 @@ func commandName(proc string, pid uint64) string {
 	if err != nil {
 		return "-"
 	}
-	return printable(bytes.TrimSuffix(b, []byte("\n")))
-}
-
-// printable replaces what a terminal could take for a command: a process can give
-// itself any name.
-func printable(b []byte) string {
-	for i, c := range b {
-		if c < ' ' || c > '~' {
-			b[i] = '?'
-		}
-	}
-	return string(b)
+	return printable(strings.TrimSuffix(string(b), "\n"))
 }

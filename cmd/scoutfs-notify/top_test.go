@@ -104,7 +104,7 @@ func TestTop(t *testing.T) {
 			`22:13:22  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
 0 lost, 2 shown of 2
        PID        UID COMMAND            OPENS/S    READS/S      BYTES/S
-        20          0 evil?[2J, too l        2.0        0.5       50.0 B
+        20          0 evil\x1b[2J, to        2.0        0.5       50.0 B
         10       1000 -                      0.5        1.0      1.0 MiB
 `, nil},
 		{"user, one row", "user", "bytes", 1, 0, 1, []step{{takes: 4 * time.Second, recs: first}},
