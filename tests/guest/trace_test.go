@@ -33,6 +33,11 @@ func startTrace(t *testing.T) {
 			t.Errorf("umount %s: %v", tracefs, err)
 		}
 	})
+	// Without this the kernel patches its running scheduler, to note the names of
+	// tasks. A machine hung here once, both of its emulated processors busy.
+	if err := os.WriteFile(filepath.Join(tracefs, "options/record-cmd"), []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
 	for _, event := range []string{"attach", "detach", "unmount"} {
 		enable := filepath.Join(tracefs, "events/scoutfs/scoutfs_notify_"+event, "enable")
 		if err := os.WriteFile(enable, []byte("1"), 0); err != nil {
