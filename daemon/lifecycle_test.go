@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -116,47 +115,6 @@ func TestSocketInTheWay(t *testing.T) {
 				t.Error("the reader is still attached")
 			}
 		})
-	}
-}
-
-// The socket is there only once it takes connections: it is renamed into place.
-func TestSocketAppearsWhole(t *testing.T) {
-	cfg := testConfig(t)
-	dir := filepath.Join(cfg.runDir, testMount.FSID.String())
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(watch)
-	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
-		t.Fatal(err)
-	}
-	startDaemon(t, cfg)
-	moved := false
-	var buf [16 << 10]byte
-	n, err := unix.Read(watch, buf[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for b := buf[:n]; len(b) > 0; {
-		event := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))
-		end := unix.SizeofInotifyEvent + int(event.Len)
-		if unix.ByteSliceToString(b[unix.SizeofInotifyEvent:end]) == notify.SocketName {
-			moved = event.Mask == unix.IN_MOVED_TO
-			if !moved {
-				t.Errorf("the socket appeared by event %#x", event.Mask)
-			}
-		}
-		b = b[end:]
-	}
-	if !moved {
-		t.Error("the socket was not renamed into place")
-	}
-	if _, err := os.Lstat(filepath.Join(dir, ".socket")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its other name is left: %v", err)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,7 @@ func listen(path string, sendBuffer int) (*listener, error) {
 		return nil, fmt.Errorf("listen on %s: the path is longer than the %d bytes that a socket's can have: choose a shorter run directory",
 			path, len(unix.RawSockaddrUnix{}.Path)-1)
 	}
-	if err := checkStale(path); err != nil {
+	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 
@@ -65,43 +64,26 @@ func listen(path string, sendBuffer int) (*listener, error) {
 	return ln, nil
 }
 
-// bind makes the socket appear in the file system once it takes connections: a
-// client that finds it is not refused.
 func (l *listener) bind() error {
-	// No longer than the socket's own name: the path's length is limited.
-	tmp := filepath.Join(filepath.Dir(l.path), ".socket")
-	os.Remove(tmp) // a daemon that was killed may have left it
-	err := l.bindTo(tmp)
-	if err == nil {
-		err = os.Rename(tmp, l.path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	l.ours, err = os.Lstat(l.path)
-	return err
-}
-
-func (l *listener) bindTo(path string) error {
 	// bind gives the file the mode of the socket, so it never has a wider one. A
 	// umask would not do: it belongs to the whole process, and a default ACL
 	// overrules it.
 	if err := unix.Fchmod(l.fd, socketMode); err != nil {
 		return fmt.Errorf("set mode: %w", err)
 	}
-	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: path}); err != nil {
+	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: l.path}); err != nil {
 		return err
 	}
-	fi, err := os.Lstat(path)
+	fi, err := os.Lstat(l.path)
 	if err != nil {
 		return err
 	}
+	l.ours = fi
 	if perm := fi.Mode().Perm(); perm&^socketMode != 0 {
 		return fmt.Errorf("the socket came out with mode %#o instead of %#o", perm, os.FileMode(socketMode))
 	}
 	// A umask may have made it narrower.
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := os.Chmod(l.path, socketMode); err != nil {
 		return err
 	}
 	return unix.Listen(l.fd, backlog)
@@ -123,9 +105,8 @@ func (l *listener) close() {
 
 var errInTheWay = errors.New("something other than a socket is in the way: remove it")
 
-// checkStale tells whether what is at path may be replaced: nothing, or the socket
-// of a daemon that was killed.
-func checkStale(path string) error {
+// removeStale removes the socket of a daemon that was killed.
+func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -144,7 +125,7 @@ func checkStale(path string) error {
 		// Somebody has removed its lock, or it is not a scoutfs-notifyd.
 		return fmt.Errorf("%w: somebody listens there", errServed)
 	}
-	return nil
+	return os.Remove(path)
 }
 
 // answers tells whether anybody listens on a socket.
