@@ -10,24 +10,24 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 func main() {
 	build := flag.Bool("build", false, "print the build directory of the first kernel")
 	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, *build); err != nil {
-		fmt.Fprintln(os.Stderr, "kernels:", err)
-		os.Exit(1)
-	}
+	run.Main(func(ctx context.Context) int {
+		if err := kernels(ctx, *build); err != nil {
+			fmt.Fprintln(os.Stderr, "kernels:", err)
+			return 1
+		}
+		return 0
+	})
 }
 
-func run(ctx context.Context, build bool) error {
+func kernels(ctx context.Context, build bool) error {
 	names := vm.KernelNames()
 	if build {
 		k, err := vm.Kernel(ctx, names[0])

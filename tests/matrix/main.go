@@ -14,10 +14,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -30,16 +28,17 @@ import (
 )
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	good, err := matrix(ctx)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "matrix:", err)
-		os.Exit(2)
-	}
-	if !good {
-		os.Exit(1)
-	}
+	run.Main(func(ctx context.Context) int {
+		good, err := matrix(ctx)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "matrix:", err)
+			return 2
+		}
+		if !good {
+			return 1
+		}
+		return 0
+	})
 }
 
 // results are the outcomes, the checks in the order they first came up.

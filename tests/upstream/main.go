@@ -17,12 +17,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,12 +61,13 @@ type suite struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := upstream(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "upstream:", err)
-		os.Exit(1)
-	}
+	run.Main(func(ctx context.Context) int {
+		if err := upstream(ctx, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "upstream:", err)
+			return 1
+		}
+		return 0
+	})
 }
 
 func upstream(ctx context.Context, args []string) error {
