@@ -22,12 +22,18 @@ type client struct {
 	since time.Time
 	log   *slog.Logger
 
-	perPacket int   // records, at most
-	asked     bool  // a request has come
-	events    int16 // to poll for
+	req    notify.Request // what it asked for; the defaults before that
+	asked  bool           // a request has come
+	events int16          // to poll for
 
 	traffic
 	behind episode
+	queue  queue
+
+	// In version 2:
+	filtered bool        // it does not want all records
+	owed     notify.Lost // what it has lost and was not told of; Last is 0 for nothing
+	sent     time.Time   // the last packet
 }
 
 // traffic counts what was sent to a client and what it lost.
@@ -48,9 +54,12 @@ func (t *traffic) add(u traffic) {
 func newClient(fd int, id uint64, pid int32, log *slog.Logger) *client {
 	return &client{
 		id: id, fd: fd, pid: pid, since: time.Now(), log: log.With("client", id, "pid", pid),
-		perPacket: 1, events: unix.POLLIN | unix.POLLRDHUP,
+		req: notify.Request{Version: notify.Version1, MaxRecords: 1}, events: unix.POLLIN | unix.POLLRDHUP,
 	}
 }
+
+// speaks2 tells whether the client gets control records.
+func (c *client) speaks2() bool { return c.req.Version == notify.Version2 }
 
 // episode is a time in which a client loses records: from the first that does
 // not fit in its queue until three quarters of the queue are free again. If the
@@ -61,38 +70,67 @@ type episode struct {
 	starved bool // of memory
 	start   time.Time
 	lost    uint64
+	logged  bool
+
+	limit logLimiter
+	quiet uint64 // episodes since the last that was logged
 }
 
 // starvedTime keeps a shortage of memory that comes and goes from being logged each
 // time.
 const starvedTime = time.Second
 
-// send queues records for the client, and counts those that do not fit: nobody
-// waits for a client that does not keep up. The error means that it has gone.
+// send queues records for a client of version 1, and counts those that do not fit:
+// nobody waits for a client that does not keep up. The error means that it has gone.
 func (c *client) send(batch []byte) error {
+	rest, err := c.sendPackets(batch)
+	switch {
+	case err == nil:
+		if c.behind.starved && time.Since(c.behind.start) >= starvedTime {
+			c.caughtUp()
+		}
+	case isFull(err):
+		c.lose(uint64(len(rest)/notify.RecordSize), isStarved(err))
+		return nil
+	}
+	return err
+}
+
+// sendPackets sends as much as the queue has room for and returns the rest. The error
+// says why there is one.
+func (c *client) sendPackets(batch []byte) (rest []byte, err error) {
 	for len(batch) > 0 {
-		n := min(len(batch), c.perPacket*notify.RecordSize)
-		switch err := unix.Send(c.fd, batch[:n], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err {
-		case nil:
-			c.records += uint64(n / notify.RecordSize)
+		n := min(len(batch), int(c.req.MaxRecords)*notify.RecordSize)
+		if err := c.sendPacket(batch[:n]); err != nil {
+			return batch, err
+		}
+		c.records += uint64(n / notify.RecordSize)
+		batch = batch[n:]
+	}
+	return nil, nil
+}
+
+func (c *client) sendPacket(pkt []byte) error {
+	for {
+		err := unix.Send(c.fd, pkt, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == nil {
 			c.packets++
-			batch = batch[n:]
-			if c.behind.starved && time.Since(c.behind.start) >= starvedTime {
-				c.caughtUp()
-			}
-		case unix.EINTR:
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			c.lose(batch, err != unix.EAGAIN)
-			return nil
-		default:
+			c.queue.add(len(pkt))
+		}
+		if err != unix.EINTR {
 			return err
 		}
 	}
-	return nil
 }
 
-func (c *client) lose(batch []byte, starved bool) {
-	lost := uint64(len(batch) / notify.RecordSize)
+// isFull tells whether a packet was not sent because there is no room for it.
+func isFull(err error) bool { return err == unix.EAGAIN || isStarved(err) }
+
+// isStarved tells whether that is because the kernel is out of memory.
+func isStarved(err error) bool { return err == unix.ENOBUFS || err == unix.ENOMEM }
+
+// lose counts records that did not fit.
+func (c *client) lose(lost uint64, starved bool) {
 	c.lost += lost
 	c.behind.lost += lost
 	c.behind.starved = starved
@@ -108,7 +146,14 @@ func (c *client) lose(batch []byte, starved bool) {
 	c.episodes++
 	c.behind.on = true
 	c.behind.start = time.Now()
-	c.log.Warn("client is behind and loses records", "sent", c.records, "lost_before", c.lost-lost)
+	// A client that is slow in bursts would fill the log.
+	if c.behind.logged = c.behind.limit.allow(); c.behind.logged {
+		c.log.Warn("client is behind and loses records", "sent", c.records, "lost_before", c.lost-lost,
+			"episodes_not_logged", c.behind.quiet)
+		c.behind.quiet = 0
+	} else {
+		c.behind.quiet++
+	}
 }
 
 // caughtUp ends an episode.
@@ -117,9 +162,11 @@ func (c *client) caughtUp() {
 	if !c.behind.on {
 		return
 	}
-	c.log.Warn("client has caught up", "lost", c.behind.lost,
-		"behind_for", time.Since(c.behind.start).Round(time.Millisecond), "lost_in_all", c.lost)
-	c.behind = episode{}
+	if c.behind.logged {
+		c.log.Warn("client has caught up", "lost", c.behind.lost,
+			"behind_for", time.Since(c.behind.start).Round(time.Millisecond), "lost_in_all", c.lost)
+	}
+	c.behind = episode{limit: c.behind.limit, quiet: c.behind.quiet}
 }
 
 // errHalfClosed means that the client will send nothing more.
@@ -130,7 +177,7 @@ var errHalfClosed = errors.New("half-closed")
 func (c *client) receive() error {
 	// There is no room for control data, so the kernel drops descriptors that come
 	// with the packet, and reports that it did.
-	var buf [notify.RequestSize + 1]byte
+	var buf [notify.RequestSize2 + 1]byte
 	n, _, flags, _, err := unix.RecvmsgBuffers(c.fd, [][]byte{buf[:]}, nil, unix.MSG_DONTWAIT)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
@@ -140,7 +187,7 @@ func (c *client) receive() error {
 	case flags&unix.MSG_CTRUNC != 0:
 		return fmt.Errorf("%w: it carries file descriptors", notify.ErrRequest)
 	case flags&unix.MSG_TRUNC != 0:
-		return fmt.Errorf("%w: more than %d bytes", notify.ErrRequest, notify.RequestSize)
+		return fmt.Errorf("%w: more than %d bytes", notify.ErrRequest, notify.RequestSize2)
 	case n == 0 && c.halfClosed() && c.unread() == 0:
 		// It may have been an empty packet right before that, which is as harmless.
 		return errHalfClosed
@@ -153,7 +200,8 @@ func (c *client) receive() error {
 		return fmt.Errorf("%w: there was one before", notify.ErrRequest)
 	}
 	c.asked = true
-	c.perPacket = int(req.MaxRecords)
+	c.req = req
+	c.filtered = !req.Filter.All()
 	return nil
 }
 
@@ -200,7 +248,8 @@ func (c *client) closed() bool { return c.fd < 0 }
 // state returns the client's part of a snapshot.
 func (c *client) state() notify.ClientState {
 	return notify.ClientState{
-		ID: c.id, PID: c.pid, Since: c.since.Round(0), PerPacket: c.perPacket,
+		ID: c.id, PID: c.pid, Since: c.since.Round(0), PerPacket: int(c.req.MaxRecords),
+		Protocol: int(c.req.Version), Filtered: c.filtered,
 		Records: c.records, Packets: c.packets, Lost: c.lost, Behind: c.behind.on,
 	}
 }

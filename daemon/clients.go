@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
@@ -25,10 +24,17 @@ type clients struct {
 	log        *slog.Logger
 	ln         *listener
 	peers      *peers
+	stream     *stream
 	max        int
 	sendBuffer int
+	queueLimit uint64 // bytes
 
 	list     []*client
+	turned   []turned // away, and not told so yet
+	polled   int      // how many of list poll was asked for
+	measured uint64   // bytes in all queues, at the last measurement
+	cuts     uint64   // queues that were cut short
+	scratch  []byte   // for a selection of events
 	lastID   uint64
 	left     traffic // of clients that have left
 	accepted uint64
@@ -36,57 +42,133 @@ type clients struct {
 	changed  bool // describe has news; the relay resets it
 
 	// What anybody who connects could fill the log with.
-	tooMany, exhausted, stranger, rude logLimiter
+	tooMany, exhausted, stranger, rude, crowded logLimiter
 }
 
-func newClients(cfg *config, ln *listener) (*clients, error) {
+func newClients(cfg *config, ln *listener, s *stream) (*clients, error) {
 	peers, err := newPeers()
 	if err != nil {
 		return nil, err
 	}
-	return &clients{log: cfg.log, ln: ln, peers: peers, max: cfg.maxClients, sendBuffer: cfg.sendBuffer}, nil
+	return &clients{
+		log: cfg.log, ln: ln, peers: peers, stream: s,
+		max: cfg.maxClients, sendBuffer: cfg.sendBuffer, queueLimit: uint64(cfg.queueLimit),
+	}, nil
 }
 
-// broadcast sends records to every client.
-func (cs *clients) broadcast(batch []byte) {
+// broadcast sends records to every client, to those of version 2 with the losses among
+// them.
+func (cs *clients) broadcast(batch, events []byte, now time.Time) {
+	plain := len(events) == len(batch)
+	fresh := uint64(0)
 	for _, c := range cs.list {
-		if err := c.send(batch); err != nil {
+		var err error
+		if c.speaks2() {
+			err = c.tell(events, plain, &cs.scratch, now)
+		} else {
+			err = c.send(batch)
+		}
+		if err != nil {
+			cs.drop(c, "hung up")
+		}
+		fresh += c.queue.fresh
+	}
+	cs.reap()
+	if cs.measured+fresh > cs.queueLimit {
+		cs.boundQueues()
+	}
+}
+
+// boundQueues measures all queues, and if they are close to their limit keeps the longest
+// from growing. What is in a queue cannot be taken out again.
+func (cs *clients) boundQueues() {
+	cs.measured = 0
+	for _, c := range cs.list {
+		c.queue.measure(c.fd)
+		cs.measured += c.queue.bytes
+	}
+	if cs.measured < cs.queueLimit/8*7 {
+		return
+	}
+	for _, c := range cs.list {
+		// Half of a fair share: there is always one above that.
+		if c.queue.cut || c.queue.bytes <= cs.queueLimit/uint64(2*len(cs.list)) {
+			continue
+		}
+		c.queue.stunt(c.fd)
+		cs.cuts++
+		cs.changed = true
+		if cs.crowded.allow() {
+			c.log.Warn("clients do not keep up: the longest queues may not grow", "queue", c.queue.bytes,
+				"all_queues", cs.measured, "queue_limit", cs.queueLimit)
+		}
+	}
+}
+
+// idleAt returns when idle is to be called, zero for never.
+func (cs *clients) idleAt() (at time.Time) {
+	for _, c := range cs.list {
+		at = earlier(at, c.idleAt())
+	}
+	return at
+}
+
+// idle tells clients that the stream is alive and accounted for up to a time.
+func (cs *clients) idle(upTo, now time.Time) {
+	for _, c := range cs.list {
+		if at := c.idleAt(); at.IsZero() || now.Before(at) {
+			continue
+		}
+		if err := c.idle(cs.stream.told, upTo, now); err != nil {
 			cs.drop(c, "hung up")
 		}
 	}
 	cs.reap()
 }
 
-// poll appends what poll(2) is to wait for: the listener, then each client. until
-// is when to call serve even if nothing is ready, zero for never.
+// poll appends what poll(2) is to wait for: the listener, then each client, then those
+// turned away. until is when to call serve even if nothing is ready, zero for never.
 func (cs *clients) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
 	fds = append(fds, unix.PollFd{Fd: cs.ln.pollFd(), Events: unix.POLLIN})
 	for _, c := range cs.list {
 		fds = append(fds, unix.PollFd{Fd: int32(c.fd), Events: c.events})
 	}
-	return fds, cs.ln.pausedUntil
+	cs.polled = len(cs.list)
+	until = cs.ln.pausedUntil
+	for _, t := range cs.turned {
+		fds = append(fds, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
+		until = earlier(until, t.until)
+	}
+	return fds, until
 }
 
 // serve deals with what poll(2) reports on the descriptors that poll appended.
 func (cs *clients) serve(fds []unix.PollFd) {
+	listening, fds := fds[0].Revents != 0, fds[1:]
+	now := time.Now()
 	for i, c := range cs.list {
-		if revents := fds[1+i].Revents; revents != 0 {
-			cs.serveClient(c, revents)
+		if revents := fds[i].Revents; revents != 0 {
+			cs.serveClient(c, revents, now)
 		}
 	}
+	cs.serveTurned(fds[cs.polled:], now)
 	cs.reap()
 	// After the others: new clients have no place in fds.
-	cs.accept(fds[0].Revents != 0)
+	cs.accept(listening)
 }
 
-func (cs *clients) serveClient(c *client, revents int16) {
+func (cs *clients) serveClient(c *client, revents int16, now time.Time) {
 	if revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
 		cs.drop(c, "hung up")
 		return
 	}
 	if revents&unix.POLLOUT != 0 {
-		c.caughtUp()
 		cs.changed = true
+		c.queue.restore(c.fd, cs.sendBuffer)
+		if err := c.settle(now); err != nil {
+			cs.drop(c, "hung up")
+			return
+		}
 	}
 	if revents&(unix.POLLIN|unix.POLLRDHUP) != 0 {
 		cs.receive(c)
@@ -95,8 +177,12 @@ func (cs *clients) serveClient(c *client, revents int16) {
 
 // receive deals with what a client sends.
 func (cs *clients) receive(c *client) {
+	asked := c.asked
 	switch err := c.receive(); {
 	case err == nil:
+		if c.asked && !asked && c.speaks2() {
+			cs.greet(c)
+		}
 	case errors.Is(err, errHalfClosed):
 		// It may go on listening. But poll would report the half-close for ever.
 		c.events &^= unix.POLLIN | unix.POLLRDHUP
@@ -107,9 +193,33 @@ func (cs *clients) receive(c *client) {
 		}
 		c.log.Log(context.Background(), level, "closing the connection of a client that breaks the protocol", "error", err)
 		cs.refused.Protocol++
+		if c.speaks2() {
+			c.end(notify.EndProtocol, cs.stream.told, time.Now())
+		}
 		cs.drop(c, "broke the protocol")
 	default:
 		cs.drop(c, err.Error())
+	}
+}
+
+// greet answers a client's request of version 2.
+func (cs *clients) greet(c *client) {
+	cs.changed = true
+	now := time.Now()
+	err := c.greet(cs.stream, now)
+	switch {
+	case err == nil && c.req.Probe:
+		c.end(notify.EndProbe, cs.stream.told, now)
+		cs.drop(c, "asked for no more")
+	case err == nil:
+	case isFull(err):
+		// The queue is all but empty, so it must be for lack of memory. A client must not
+		// go on without it.
+		cs.refused.Resources++
+		cs.logExhausted(err)
+		cs.drop(c, "no memory for the first packet")
+	default:
+		cs.drop(c, "hung up")
 	}
 }
 
@@ -146,9 +256,9 @@ func (cs *clients) accept(ready bool) {
 // admit makes a client of a connection, or closes it.
 func (cs *clients) admit(fd int) {
 	cs.changed = true
-	pid, ok := cs.vet(fd)
-	if !ok {
-		unix.Close(fd)
+	pid, refusal := cs.vet(fd)
+	if refusal != 0 {
+		cs.turnAway(fd, pid, refusal)
 		return
 	}
 	cs.lastID++
@@ -161,35 +271,23 @@ func (cs *clients) admit(fd int) {
 }
 
 // vet tells whether a connection may become a client, and sets its queue up; if it
-// may not, vet counts and logs why. pid is the client's process.
-func (cs *clients) vet(fd int) (pid int32, ok bool) {
-	if len(cs.list) >= cs.max {
-		cs.refused.MaxClients++
-		if cs.tooMany.allow() {
-			cs.log.Warn("turning clients away: there are as many as -max-clients allows", "max_clients", cs.max)
-		}
-		return 0, false
-	}
+// may not, refusal is the reason. pid is the client's process.
+func (cs *clients) vet(fd int) (pid int32, refusal notify.Reason) {
 	pid, err := cs.peers.check(fd)
 	switch {
-	case err == nil:
-		if err = setSendBuffer(fd, cs.sendBuffer); err == nil {
-			return pid, true
-		}
-		cs.refused.Resources++
-		cs.log.Error("turning a client away", "pid", pid, "error", err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		cs.refused.Resources++
-		cs.logExhausted(err)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
-		cs.log.Debug("a client has left before it was let in", "pid", pid)
-	default:
-		cs.refused.Credentials++
+	case err != nil:
 		if cs.stranger.allow() {
 			cs.log.Warn("turning a client away", "pid", pid, "error", err)
 		}
+		return pid, notify.EndCredentials
+	case len(cs.list) >= cs.max:
+		return pid, notify.EndMaxClients
 	}
-	return pid, false
+	if err = setSendBuffer(fd, cs.sendBuffer); err != nil {
+		cs.log.Error("turning a client away", "pid", pid, "error", err)
+		return pid, notify.EndResources
+	}
+	return pid, 0
 }
 
 // logExhausted logs that something ran out.
@@ -216,17 +314,28 @@ func (cs *clients) reap() {
 	}
 }
 
-// close ends all connections.
-func (cs *clients) close() {
+// close ends all connections. next is the number that the next access would have got, 0
+// if it is not known.
+func (cs *clients) close(reason notify.Reason, next uint64) {
 	// A client still in the backlog was not refused: it sees the end like the
 	// others.
 	cs.accept(true)
 	// Before they see the end, so that none connects to this daemon again.
 	cs.ln.close()
+	now := time.Now()
+	cs.broadcast(nil, cs.stream.finish(next, now), now)
 	for _, c := range cs.list {
+		if c.speaks2() {
+			c.end(reason, cs.stream.told, now)
+		}
 		cs.drop(c, "daemon stops")
 	}
 	cs.list = nil
+	for i := range cs.turned {
+		cs.answer(&cs.turned[i], now)
+		unix.Close(cs.turned[i].fd)
+	}
+	cs.turned = nil
 }
 
 // describe sets the clients' part of a snapshot.
@@ -240,4 +349,5 @@ func (cs *clients) describe(st *notify.State) {
 	st.SentRecords, st.SentPackets = sum.records, sum.packets
 	st.LostRecords, st.LostEpisodes = sum.lost, sum.episodes
 	st.MaxClients, st.Accepted, st.Refused = cs.max, cs.accepted, cs.refused
+	st.QueueLimit, st.QueueCuts = cs.queueLimit, cs.cuts
 }

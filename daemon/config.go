@@ -43,8 +43,14 @@ const (
 	// minSendBuffer has room for a packet of all records of the ring.
 	minSendBuffer = 2 * notify.RingRecords * notify.RecordSize
 
+	// minQueueLimit has room for a full ring in each of some queues.
+	minQueueLimit = 1 << 20
+
 	// maxSendBuffer is the most that the kernel can double.
 	maxSendBuffer = 1<<30 - 1
+
+	// defaultQueueLimit is four times what a client that does not read can take.
+	defaultQueueLimit = 16 << 20
 
 	// maxPause is the longest pause that makes any sense.
 	maxPause = time.Second
@@ -62,6 +68,7 @@ type config struct {
 
 	maxClients int           // served at once
 	sendBuffer int           // of each client, in bytes; the kernel doubles it
+	queueLimit int           // of all clients' queues together, in bytes of memory
 	interval   time.Duration // between updates of state and metrics, at least
 	version    string
 	verbose    bool
@@ -74,6 +81,7 @@ func defaultConfig() *config {
 		pause:      time.Millisecond,
 		maxClients: 64,
 		sendBuffer: defaultSendBuffer,
+		queueLimit: defaultQueueLimit,
 		interval:   time.Second,
 	}
 }
@@ -90,6 +98,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 	flags.Var(cli.Duration(&cfg.pause, 0, maxPause), "pause", "wait for `duration`, 0s to 1s, after a drain that found fewer than 512 records; keeps wake-ups off the readers of files")
 	flags.Var(cli.Int(&cfg.maxClients, 1, math.MaxInt), "max-clients", "serve at most `count` clients at once, 1 or more")
 	flags.Var(cli.Int(&cfg.sendBuffer, minSendBuffer, maxSendBuffer), "sndbuf", "size of each client's queue in `bytes`, 131072 to 1073741823, which the kernel doubles")
+	flags.Var(cli.Int(&cfg.queueLimit, minQueueLimit, math.MaxInt), "queues", "let all clients' queues together take `bytes` of memory, 1048576 or more; the longest are cut short first")
 	flags.Var(cli.Duration(&cfg.interval, 1, math.MaxInt64), "interval", "update "+notify.StateName+" and "+notify.MetricsName+" once in a `duration` at most, above 0s")
 	flags.BoolVar(&cfg.verbose, "v", false, "log clients that come and go")
 	showVersion := flags.Bool("version", false, "print the version and exit")

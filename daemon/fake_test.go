@@ -22,7 +22,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-var testMount = notify.Mount{FSID: 0x0123456789abcdef, RID: 0xfedcba9876543210}
+var testMount = notify.Mount{FSID: 0x0123456789abcdef, RID: 0xfedcba9876543210, Device: notify.Device{Major: 7, Minor: 3}}
 
 // fakeRing behaves to the relay like the kernel's ring and its descriptor. The
 // descriptor is a pipe's, which holds a byte while the ring is not empty, and which
@@ -35,6 +35,8 @@ type fakeRing struct {
 	seq     uint64
 	dropped uint64
 	settled bool // the last drain found nothing
+	mute    bool // NextSeq does not know
+	mount   notify.Mount
 	gone    bool
 	failure error   // for Drain to return
 	token   [1]byte // for the pipe
@@ -45,7 +47,7 @@ func makeFakeRing() (*fakeRing, error) {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	f := &fakeRing{r: p[0], w: p[1], recs: make([]notify.Record, 0, notify.RingRecords)}
+	f := &fakeRing{r: p[0], w: p[1], mount: testMount, recs: make([]notify.Record, 0, notify.RingRecords)}
 	f.cond.L = &f.mu
 	return f, nil
 }
@@ -147,7 +149,7 @@ func (f *fakeRing) closed() bool {
 	return f.r < 0
 }
 
-func (f *fakeRing) Mount() notify.Mount { return testMount }
+func (f *fakeRing) Mount() notify.Mount { return f.mount }
 
 func (f *fakeRing) Fd() int {
 	f.mu.Lock()
@@ -179,6 +181,15 @@ func (f *fakeRing) Drain(buf []byte) (int, uint64, error) {
 		unix.Read(f.r, f.token[:])
 	}
 	return n, f.dropped, nil
+}
+
+func (f *fakeRing) NextSeq() (uint64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mute || f.r < 0 {
+		return 0, false
+	}
+	return f.seq + 1, true
 }
 
 func (f *fakeRing) Close() error {
@@ -313,6 +324,7 @@ func testConfig(t testing.TB) *config {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	cfg.runDir = dir
 	cfg.interval = time.Millisecond
+	cfg.queueLimit = 1 << 40
 	cfg.version = "test"
 	cfg.log = slog.New(slog.DiscardHandler)
 	return cfg
@@ -340,9 +352,15 @@ func fallBack() error {
 // startDaemon starts a daemon and waits until it serves. The end of the test stops it.
 func startDaemon(t testing.TB, cfg *config) *testDaemon {
 	t.Helper()
+	return startDaemonOn(t, cfg, newFakeRing(t))
+}
+
+// startDaemonOn is startDaemon on a ring.
+func startDaemonOn(t testing.TB, cfg *config, ring *fakeRing) *testDaemon {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	d := &testDaemon{
-		t: t, ring: newFakeRing(t), log: newLogs(), stop: stop, done: make(chan struct{}),
+		t: t, ring: ring, log: newLogs(), stop: stop, done: make(chan struct{}),
 		dir: filepath.Join(cfg.runDir, testMount.FSID.String()),
 	}
 	own := *cfg
@@ -379,9 +397,17 @@ func (d *testDaemon) wait() error {
 // dial connects a client and waits until the daemon has accepted it.
 func (d *testDaemon) dial(maxRecords int) *notify.Client {
 	d.t.Helper()
-	dialer := notify.Dialer{MaxRecords: maxRecords}
+	return d.dialWith(&notify.Dialer{MaxRecords: maxRecords})
+}
+
+// dialWith is dial with options.
+func (d *testDaemon) dialWith(dialer *notify.Dialer) *notify.Client {
+	d.t.Helper()
+	if dialer.Version == 0 {
+		dialer.Version = protocol
+	}
 	before := d.log.count("client connects")
-	c, err := dialer.DialContext(context.Background(), d.socket())
+	c, err := dialer.DialContext(d.t.Context(), d.socket())
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -390,17 +416,27 @@ func (d *testDaemon) dial(maxRecords int) *notify.Client {
 	return c
 }
 
+// protocol is the version that clients speak which do not say.
+var protocol uint32 = notify.Version2
+
 // rawDial connects a client that sends nothing and waits until the daemon has
 // accepted it.
 func (d *testDaemon) rawDial() *net.UnixConn {
 	d.t.Helper()
 	before := d.log.count("client connects")
+	c := d.rawConn()
+	d.awaitCount(before+1, "client connects")
+	return c
+}
+
+// rawConn connects to the socket.
+func (d *testDaemon) rawConn() *net.UnixConn {
+	d.t.Helper()
 	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: d.socket(), Net: "unixpacket"})
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { c.Close() })
-	d.awaitCount(before+1, "client connects")
 	return c
 }
 

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 // each packet; the highest bit of that adds a descriptor. A client may only send one
 // good request.
 func FuzzReceive(f *testing.F) {
-	good := packet(notify.RequestVersion, 7)
+	good := packet(notify.Version1, 7)
 	f.Add(append([]byte{8}, good...))
 	f.Add(append(append([]byte{8}, good...), append([]byte{8}, good...)...))
 	f.Add(append([]byte{8 | 0x80}, good...))
@@ -30,7 +31,7 @@ func FuzzReceive(f *testing.F) {
 		}
 		defer unix.Close(sv[0])
 		defer unix.Close(sv[1])
-		c := &client{fd: sv[0], perPacket: 1}
+		c := newClient(sv[0], 1, 1, slog.New(slog.DiscardHandler))
 		for len(data) > 0 {
 			n, rights := int(data[0]&0x7f), data[0]&0x80 != 0
 			data = data[1:]
@@ -53,8 +54,8 @@ func FuzzReceive(f *testing.F) {
 			if !allowed {
 				return
 			}
-			if c.perPacket != int(req.MaxRecords) {
-				t.Fatalf("packet %x asked for %d records, not %d", pkt, req.MaxRecords, c.perPacket)
+			if c.req.MaxRecords != req.MaxRecords {
+				t.Fatalf("packet %x asked for %d records, not %d", pkt, req.MaxRecords, c.req.MaxRecords)
 			}
 		}
 		if err := c.receive(); err != nil {

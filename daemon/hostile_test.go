@@ -48,7 +48,7 @@ func descriptors(t *testing.T) int {
 // TestProtocolViolations: anything but one good request ends a client's connection and
 // does not affect other clients.
 func TestProtocolViolations(t *testing.T) {
-	good := packet(notify.RequestVersion, 1)
+	good := packet(notify.Version1, 1)
 	for _, tt := range []struct {
 		name    string
 		packets [][]byte
@@ -59,9 +59,10 @@ func TestProtocolViolations(t *testing.T) {
 		{"a byte", [][]byte{{1}}, false, "1 bytes, not 8"},
 		{"a byte less", [][]byte{good[:7]}, false, "7 bytes, not 8"},
 		{"a byte more", [][]byte{append(bytes.Clone(good), 0)}, false, "9 bytes, not 8"},
-		{"two bytes more", [][]byte{append(bytes.Clone(good), 0, 0)}, false, "more than 8 bytes"},
-		{"a megabyte", [][]byte{make([]byte, 1<<20)}, false, "more than 8 bytes"},
-		{"version", [][]byte{packet(2, 1)}, false, "version 2"},
+		{"two bytes more", [][]byte{append(bytes.Clone(good), 0, 0)}, false, "10 bytes, not 8"},
+		{"a megabyte", [][]byte{make([]byte, 1<<20)}, false, "more than 1088 bytes"},
+		{"version", [][]byte{packet(3, 1)}, false, "version 3"},
+		{"version 2, size of 1", [][]byte{packet(2, 1)}, false, "8 bytes, not 1088"},
 		{"no records", [][]byte{packet(1, 0)}, false, "0 records"},
 		{"too many records", [][]byte{packet(1, 1025)}, false, "1025 records"},
 		{"twice", [][]byte{good, good}, false, "there was one before"},
@@ -181,19 +182,19 @@ func TestNoSpin(t *testing.T) {
 		}, 0},
 		{"closed with a packet unread", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			ring.emit(1)
-			r.relayBatch()
+			r.relayBatch(time.Now())
 			conn.Close()
 		}, 0},
 		{"behind", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch()
+				r.relayBatch(time.Now())
 			}
 		}, 1},
 		{"caught up", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch()
+				r.relayBatch(time.Now())
 			}
 			readAll(t, conn, r.clients.list[0].records)
 		}, 1},
@@ -201,7 +202,7 @@ func TestNoSpin(t *testing.T) {
 			conn.CloseWrite()
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch()
+				r.relayBatch(time.Now())
 			}
 		}, 1},
 	} {
@@ -268,11 +269,11 @@ func TestStarvedClient(t *testing.T) {
 	r.clients.log = log.logger()
 	conn := connectTo(t, r)
 	ring.emit(1)
-	r.relayBatch()
+	r.relayBatch(time.Now())
 	c := r.clients.list[0]
 	batch := r.buf[:10*notify.RecordSize]
 	for range 100 {
-		c.lose(batch, true)
+		c.lose(uint64(len(batch)/notify.RecordSize), true)
 		if _, _, err := r.poll(time.Now(), false); err != nil {
 			t.Fatal(err)
 		}
@@ -293,13 +294,22 @@ func TestStarvedClient(t *testing.T) {
 	readAll(t, conn, c.records)
 
 	// If the queue then fills up, the episode ends like any other.
-	c.lose(batch, true)
-	c.lose(batch, false)
+	c.lose(uint64(len(batch)/notify.RecordSize), true)
+	c.lose(uint64(len(batch)/notify.RecordSize), false)
 	if _, _, err := r.poll(time.Now(), false); err != nil {
 		t.Fatal(err)
 	}
-	if log.count("has caught up") != 2 || c.behind.on || c.events&unix.POLLOUT != 0 {
+	if c.behind.on || c.events&unix.POLLOUT != 0 || c.episodes != 2 {
 		t.Errorf("the episode has not ended\n%v", log)
+	}
+	// So soon after the first it is not logged, but the next that is says so.
+	if log.count("client is behind") != 1 || log.count("has caught up") != 1 {
+		t.Errorf("the log has more than one episode:\n%v", log)
+	}
+	c.behind.limit = logLimiter{}
+	c.lose(1, false)
+	if log.count("client is behind", "episodes_not_logged=1") != 1 {
+		t.Errorf("the log does not say that there was another episode:\n%v", log)
 	}
 }
 
@@ -335,16 +345,40 @@ func TestListenerPaused(t *testing.T) {
 
 // TestBacklogAtStop: a client still in the backlog at the end was not refused.
 func TestBacklogAtStop(t *testing.T) {
-	r, _ := newTestRelay(t)
-	c, err := notify.Dial(r.state.Socket)
-	if err != nil {
-		t.Fatal(err)
+	for version := uint32(notify.Version1); version <= notify.Version2; version++ {
+		r, _ := newTestRelay(t)
+		conn := connectTo(t, r)
+		req := notify.Request{Version: version, MaxRecords: 1}
+		pkt, err := req.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(pkt); err != nil {
+			t.Fatal(err)
+		}
+		r.close()
+		if version == notify.Version2 {
+			expectRaw(t, conn, notify.TypeHello)
+			expectRaw(t, conn, notify.TypeEnd)
+		}
+		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("version %d: at the end: %d, %v", version, n, err)
+		}
 	}
-	defer c.Close()
-	r.close()
-	if err := expectEOF(c); err != nil {
-		t.Error(err)
+}
+
+// expectRaw receives a packet of one record and returns it.
+func expectRaw(t *testing.T, conn *net.UnixConn, typ notify.Type) (rec notify.Record) {
+	t.Helper()
+	var b [2 * notify.RecordSize]byte
+	n, err := conn.Read(b[:])
+	if err == nil {
+		err = rec.UnmarshalBinary(b[:n])
 	}
+	if err != nil || rec.Type != typ {
+		t.Fatalf("got %+v, %v, not one of type %v", rec, err, typ)
+	}
+	return rec
 }
 
 // TestUnreadPacket: a client gets all records even if the daemon ends without reading
@@ -353,9 +387,9 @@ func TestUnreadPacket(t *testing.T) {
 	r, ring := newTestRelay(t)
 	conn := connectTo(t, r)
 	ring.emit(10)
-	r.relayBatch()
+	r.relayBatch(time.Now())
 	for range 3 {
-		if _, err := conn.Write(packet(notify.RequestVersion, 1)); err != nil {
+		if _, err := conn.Write(packet(notify.Version1, 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -376,7 +410,7 @@ func TestPublishing(t *testing.T) {
 		t.Errorf("without a change it is due at %v", next)
 	}
 	ring.emit(10)
-	r.relayBatch()
+	r.relayBatch(time.Now())
 	due := r.pub.next(r.changed())
 	if due.IsZero() {
 		t.Fatal("after a change it is never due")
@@ -398,7 +432,7 @@ func TestPublishing(t *testing.T) {
 
 	// A failed write is retried.
 	ring.emit(10)
-	r.relayBatch()
+	r.relayBatch(time.Now())
 	dir := r.pub.dir.dir
 	r.pub.dir.dir += "-gone"
 	r.pub.tick(r.pub.next(r.changed()), false)

@@ -271,7 +271,7 @@ func TestStorm(t *testing.T) {
 				switch (w + i) % 4 {
 				case 0: // crash
 				case 1:
-					conn.Write(packet(notify.RequestVersion, 1024))
+					conn.Write(packet(notify.Version1, 1024))
 				case 2:
 					conn.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
 				case 3:

@@ -211,19 +211,3 @@ func (l *listener) accept() (int, error) {
 		}
 	}
 }
-
-// sendBufferOption sets the size without regard to the system's limit, which takes
-// CAP_NET_ADMIN. It is a variable for tests that run without that.
-var sendBufferOption = unix.SO_SNDBUFFORCE
-
-// setSendBuffer sets the size of a client's queue.
-func setSendBuffer(fd, size int) error {
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, sendBufferOption, size)
-	if err == unix.EPERM {
-		return fmt.Errorf("set the size of its queue: %w: CAP_NET_ADMIN is missing", os.ErrPermission)
-	}
-	if err != nil {
-		return fmt.Errorf("set the size of its queue: %w", err)
-	}
-	return nil
-}

@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitFailure)
 	}
+	if os.Getenv(asVersion1) != "" {
+		protocol = notify.Version1
+	}
 	if os.Getenv(asDaemon) != "" {
 		os.Exit(daemonProcess())
 	}

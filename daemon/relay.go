@@ -37,11 +37,17 @@ func (r *relay) loop() error {
 		now := time.Now()
 		r.pub.tick(now, r.changed())
 
-		// Asleep, poll says when to drain; otherwise the time does.
-		if ready == 0 && (asleep || now.Before(next)) {
+		// Asleep, poll says when to drain; otherwise the time does. A sign of life says
+		// that all has been told up to now, so it takes a drain, too.
+		idleAt := r.clients.idleAt()
+		idle := !idleAt.IsZero() && !now.Before(idleAt)
+		if ready == 0 && (asleep || now.Before(next)) && !idle {
 			continue
 		}
-		n, err := r.relayBatch()
+		n, err := r.relayBatch(now)
+		if idle && err == nil {
+			r.clients.idle(now, time.Now())
+		}
 		switch {
 		case err != nil:
 			return err
@@ -61,17 +67,22 @@ func (r *relay) loop() error {
 
 // relayBatch drains the kernel once, sends what that finds to every client, and
 // returns how many records it was.
-func (r *relay) relayBatch() (int, error) {
+func (r *relay) relayBatch(now time.Time) (int, error) {
 	n, dropped, err := r.src.Drain(r.buf)
 	batch := r.buf[:n*notify.RecordSize]
+	news := n > 0 || dropped != r.state.KernelDropped
 	r.count(batch, dropped)
-	if err != nil || n == 0 {
+	if err != nil || !news {
 		return 0, err
 	}
 	// Whoever was connected when these accesses were made gets them. So accept
 	// between drain and broadcast, and not only when poll reports a connection.
 	r.clients.accept(true)
-	r.clients.broadcast(batch)
+	events, err := r.stream.account(batch, dropped, now)
+	if err != nil {
+		return 0, err
+	}
+	r.clients.broadcast(batch, events, now)
 	return n, nil
 }
 
@@ -79,7 +90,7 @@ func (r *relay) relayBatch() (int, error) {
 // ring at most, or it might never end.
 func (r *relay) lastDrain() error {
 	for left := notify.RingRecords; left > 0; {
-		n, err := r.relayBatch()
+		n, err := r.relayBatch(time.Now())
 		if err != nil || n == 0 {
 			return err
 		}
@@ -93,6 +104,7 @@ type source interface {
 	Mount() notify.Mount
 	Fd() int
 	Drain(buf []byte) (n int, dropped uint64, err error)
+	NextSeq() (seq uint64, ok bool)
 	Close() error
 }
 
@@ -102,6 +114,7 @@ type relay struct {
 	log     *slog.Logger
 	pause   time.Duration
 	src     source
+	stream  *stream
 	clients *clients
 	pub     *publisher
 	stop    int // eventfd, readable once the relay is to stop
@@ -112,6 +125,8 @@ type relay struct {
 
 	state notify.State // without the clients' part; see snapshot
 	news  bool         // state has changed since the publisher was told
+
+	reason notify.Reason // why the stream ends
 }
 
 func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error) {
@@ -119,17 +134,24 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 	if err != nil {
 		return nil, fmt.Errorf("make event descriptor: %w", err)
 	}
-	cs, err := newClients(cfg, ln)
+	// The start of the process, for now, is that of the relay.
+	now := time.Now()
+	s := &stream{mount: src.Mount(), daemonStart: now, readerStart: now}
+	if next, ok := src.NextSeq(); ok {
+		s.base, s.told = next, next-1
+	}
+	cs, err := newClients(cfg, ln, s)
 	if err != nil {
 		unix.Close(stop)
 		return nil, err
 	}
 	r := &relay{
-		log: cfg.log, pause: cfg.pause, src: src, clients: cs, stop: stop,
+		log: cfg.log, pause: cfg.pause, src: src, stream: s, clients: cs, stop: stop, reason: notify.EndStopping,
 		buf: make([]byte, notify.RingRecords*notify.RecordSize),
 		state: notify.State{
-			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: src.Mount().FSID, RID: src.Mount().RID,
-			PID: os.Getpid(), Start: time.Now().Round(0), Socket: ln.path,
+			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: s.mount.FSID, RID: s.mount.RID, Device: s.mount.Device,
+			PID: os.Getpid(), Start: s.daemonStart.Round(0), Attached: s.readerStart.Round(0), Socket: ln.path,
+			Protocol: notify.Version2,
 		},
 	}
 	r.pub = &publisher{log: cfg.log, dir: dir, interval: cfg.interval, snapshot: r.snapshot}
@@ -154,8 +176,12 @@ func (r *relay) run(ctx context.Context) error {
 	case errors.Is(err, notify.ErrUnmounted):
 		r.logTotals("file system is unmounted: stopping")
 	}
-	if errors.Is(err, notify.ErrUnmounted) {
+	switch {
+	case errors.Is(err, notify.ErrUnmounted):
+		r.reason = notify.EndUnmounted
 		return nil
+	case err != nil:
+		r.reason = notify.EndFailed
 	}
 	return err
 }
@@ -178,10 +204,12 @@ func (r *relay) stopAfter(ctx context.Context) (undo func()) {
 // close detaches the reader, ends all connections, and removes what the relay has
 // published.
 func (r *relay) close() {
+	// What was not drained, and what was dropped since the last drain, is lost.
+	next, _ := r.src.NextSeq()
 	// First: a client that sees the end may start another daemon, which must not
 	// find the ring busy.
 	r.src.Close()
-	r.clients.close()
+	r.clients.close(r.reason, next)
 	r.pub.close()
 	unix.Close(r.stop)
 }
@@ -207,6 +235,7 @@ func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err e
 	fds := append(r.pollfds[:0], unix.PollFd{Fd: int32(r.stop), Events: unix.POLLIN}, source)
 	fds, reopen := r.clients.poll(fds)
 	r.pollfds = fds
+	until = earlier(until, r.clients.idleAt())
 
 	if err := r.ppoll(fds, earlier(until, reopen)); err != nil {
 		return 0, false, fmt.Errorf("poll: %w", err)
@@ -246,8 +275,7 @@ func (r *relay) count(batch []byte, dropped uint64) {
 	if n == notify.RingRecords {
 		r.state.FullBatches++
 	}
-	// The number is the first field of a record.
-	r.state.LastSeq = binary.NativeEndian.Uint64(batch[(n-1)*notify.RecordSize:])
+	r.state.LastSeq = seqOf(batch, n-1)
 }
 
 // changed tells whether there is anything new in a snapshot since the last call.

@@ -3,188 +3,36 @@
 package notify
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// Errors of a Client, to be tested for with [errors.Is].
-var (
-	// ErrNotRunning: no daemon serves the file system. Its socket is missing, or
-	// nobody listens on it any more.
-	ErrNotRunning = errors.New("scoutfs-notifyd is not running")
-
-	// ErrRefused: the daemon closed the connection before any record, because it
-	// has all the clients it will take or because of who the caller is. Its log
-	// says which.
-	ErrRefused = errors.New("scoutfs-notifyd refused the connection")
-
-	// ErrTarget: what to connect to is neither a directory nor a socket.
-	ErrTarget = errors.New("neither a directory of a mounted ScoutFS nor a socket")
-
-	// ErrProtocol: what was received is not a stream of records.
-	ErrProtocol = errors.New("not a stream of records")
-)
-
-// Dialer holds options for connecting to the daemon. The zero value is ready
-// for use.
-type Dialer struct {
-	// RunDir is the directory of the daemons' sockets if it is not [RunDir].
-	RunDir string
-
-	// MaxRecords is how many records to take in one packet, 1 to [RingRecords];
-	// 0 means as many as there can be, which is the cheapest for both sides.
-	MaxRecords int
-}
-
-// Dial connects to the daemon with the default options. See [Dialer.DialContext].
-func Dial(target string) (*Client, error) {
-	return new(Dialer).DialContext(context.Background(), target)
-}
-
-// DialContext connects to the daemon that serves target: a directory of a
-// mounted ScoutFS, such as its mount point, or the path of the daemon's socket.
-// The context bounds finding the socket and connecting, not what follows.
-//
-// The error is [ErrNotRunning], [ErrRefused], [ErrNotScoutFS], [ErrTarget],
-// [os.ErrPermission] if the caller is not root, [ErrRequest] if MaxRecords is out
-// of range, the context's, or the system's.
-func (d *Dialer) DialContext(ctx context.Context, target string) (*Client, error) {
-	// Looking up the file system opens it, and it cannot be unmounted meanwhile. The
-	// state file of a daemon that serves it makes that unnecessary.
-	if path, ok := d.Served(target); ok {
-		c, err := d.connect(ctx, path)
-		if !errors.Is(err, ErrNotRunning) {
-			return c, err
-		}
-	}
-	path, err := await(ctx, "find the socket for "+target, func() (string, error) { return d.SocketPath(target) }, nil)
-	if err != nil {
-		return nil, err
-	}
-	return d.connect(ctx, path)
-}
-
-// connect connects to a socket and asks for batches.
-func (d *Dialer) connect(ctx context.Context, path string) (*Client, error) {
-	records := cmp.Or(d.MaxRecords, RingRecords)
-	if records < 1 || records > RingRecords {
-		return nil, fmt.Errorf("connect to %s: %w: %d records a packet, not 1 to %d", path, ErrRequest, records, RingRecords)
-	}
-	pkt, _ := Request{MaxRecords: uint32(records)}.MarshalBinary() // which is in range
-	conn, err := dial(ctx, path)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		err = ErrNotRunning
-	}
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", path, unwrapNet(err))
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetWriteDeadline(deadline)
-	}
-	if _, err := conn.Write(pkt); err != nil {
-		conn.Close()
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			err = ErrRefused
-		}
-		return nil, fmt.Errorf("send request to %s: %w", path, unwrapNet(err))
-	}
-	return newClient(conn), nil
-}
-
-// Served returns the socket of the one daemon whose state file names target as
-// its mount point. It reads the daemons' files only: looking up the file system
-// would keep it from being unmounted meanwhile. A daemon that was killed leaves
-// its files, so the answer can be out of date.
-func (d *Dialer) Served(target string) (path string, ok bool) {
-	mount, err := filepath.Abs(target)
-	if err != nil {
-		return "", false
-	}
-	runDir := cmp.Or(d.RunDir, RunDir)
-	dirs, err := os.ReadDir(runDir)
-	if err != nil {
-		return "", false
-	}
-	for _, dir := range dirs {
-		st, err := ReadState(filepath.Join(runDir, dir.Name(), StateName))
-		if err != nil || st.MountPoint != mount {
-			continue
-		}
-		if ok {
-			return "", false // one of them is left over
-		}
-		path, ok = filepath.Join(runDir, dir.Name(), SocketName), true
-	}
-	return path, ok
-}
-
-// dial connects to a socket. It retries while the backlog is full: connect(2)
-// would wait for room, but fails on the non-blocking descriptors of package net.
-func dial(ctx context.Context, path string) (net.Conn, error) {
-	const interval = 10 * time.Millisecond
-	for {
-		var nd net.Dialer
-		conn, err := nd.DialContext(ctx, "unixpacket", path)
-		if !errors.Is(err, syscall.EAGAIN) {
-			return conn, err
-		}
-		select {
-		case <-time.After(interval):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// SocketPath returns the path of the socket of the daemon that serves target. For
-// a directory it looks up the file system with [Statfs], and can block like it.
-// The path of a socket is returned as it is, and so is a path that ends in
-// [SocketName] and does not exist. The error is [ErrTarget] for anything else.
-func (d *Dialer) SocketPath(target string) (string, error) {
-	fi, err := os.Stat(target)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) && filepath.Base(target) == SocketName {
-			return target, nil
-		}
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err // the message names the path already
-		}
-		return "", fmt.Errorf("find the socket for %s: %w", target, err)
-	}
-	if fi.Mode().Type() == os.ModeSocket {
-		return target, nil
-	}
-	if !fi.IsDir() {
-		return "", fmt.Errorf("find the socket for %s: %w", target, ErrTarget)
-	}
-	m, err := Statfs(target)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(cmp.Or(d.RunDir, RunDir), m.FSID.String(), SocketName), nil
-}
-
-// Client receives a mount's records from the daemon.
+// Client receives a mount's records from the daemon. [Dial] makes one.
 //
 // Only one goroutine may receive at a time. Close, Lost and SetReadDeadline are
 // safe to call from others meanwhile.
 type Client struct {
 	conn  net.Conn
-	buf   []byte
-	recs  []Record // of the last packet
-	next  int      // index of the first of recs that was not returned
-	gaps  Gaps
-	lost  atomic.Uint64 // copy of gaps.Lost() for other goroutines
+	hello *Hello // nil in version 1
+	exact bool   // every number is accounted for: version 2 without a filter
+
+	buf  []byte
+	recs []Record // of the last packet
+	next int      // index of the first of recs that was not returned
+
+	seq   uint64        // the last number accounted for
+	any   bool          // seq is known
+	lost  atomic.Uint64 // see Lost
+	owed  *Record       // the record that follows a loss, in version 1
+	met   bool          // Events has yielded hello
+	end   *End          // once it has come
 	reset bool          // the daemon left without reading what was sent to it
 }
 
@@ -198,53 +46,101 @@ func newClient(conn net.Conn) *Client {
 	}
 }
 
-// Next waits for a record and returns it. It does not allocate.
+// Hello returns what the daemon said at the start; nil in [Version1].
+func (c *Client) Hello() *Hello { return c.hello }
+
+// Next waits for the record of an access and returns it. It does not allocate.
 //
-// The error is [io.EOF] when the stream ends: the file system was unmounted, or
-// the daemon was stopped or restarted, as an update of its package does. To go
-// on, dial again for as long as the file system is mounted. Other errors are
-// [ErrRefused], [ErrProtocol], [ErrClosed], and [os.ErrDeadlineExceeded], after
-// which Next can be called again.
+// The error is [io.EOF] when the stream ends: the file system was unmounted, or the
+// daemon was stopped or restarted, as an update of its package does; End says which. To
+// go on, dial again for as long as the file system is mounted, or use [Follow]. It is
+// [io.ErrUnexpectedEOF] if the stream broke off because the daemon was killed. Other
+// errors are [ErrRefused], [ErrProtocol], [ErrClosed], and [os.ErrDeadlineExceeded],
+// after which Next can be called again.
+//
+// Next does not show losses: see Lost, or use Events.
 func (c *Client) Next() (Record, error) {
-	if c.next == len(c.recs) {
-		if err := c.fill(); err != nil {
+	for {
+		ev, err := c.event()
+		if err != nil {
 			return Record{}, err
 		}
+		if rec, ok := ev.(*Record); ok {
+			return *rec, nil
+		}
 	}
-	r := c.recs[c.next]
-	if err := c.observe(&r); err != nil {
-		return Record{}, err
-	}
-	c.next++
-	return r, nil
 }
 
-// ReadBatch waits for records and returns all of one packet, or those that
-// Next has left of it. The slice is valid until the next call of ReadBatch or
-// Next. Errors are those of Next.
+// ReadBatch waits for records and returns all of one packet, or those that Next has
+// left of it, up to the next control record. The slice is valid until the next call of
+// ReadBatch, Next or Events. Errors are those of Next.
 func (c *Client) ReadBatch() ([]Record, error) {
-	if c.next == len(c.recs) {
-		if err := c.fill(); err != nil {
+	for {
+		ev, err := c.event()
+		if err != nil {
 			return nil, err
 		}
-	}
-	batch := c.recs[c.next:]
-	for i := range batch {
-		if err := c.observe(&batch[i]); err != nil {
-			return nil, err
+		if _, ok := ev.(*Record); !ok {
+			continue
 		}
+		first := c.next - 1
+		for c.next < len(c.recs) && !c.recs[c.next].Type.IsControl() {
+			if _, err := c.take(&c.recs[c.next]); err != nil {
+				return nil, err
+			}
+			c.next++
+			c.owed = nil // its loss is in Lost
+		}
+		return c.recs[first:c.next], nil
 	}
-	c.next = len(c.recs)
-	return batch, nil
 }
 
-// Buffered returns how many records Next can return without waiting.
+// Events waits for what the stream tells and yields it: the *[Hello], then each access,
+// and each loss before the access that follows it. The last event is an *[End]. What is yielded is
+// valid until the next iteration: copy a *[Record] to keep it.
+//
+// A stream that does not end with an *[End] yields an error last, one of those of Next
+// or the context's.
+func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		// What has been received is yielded before the end.
+		defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(0, 1)) })()
+		if c.hello != nil && !c.met {
+			c.met = true
+			if !yield(c.hello, nil) {
+				return
+			}
+		}
+		for {
+			ev, err := c.event()
+			if err != nil && ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			if err == io.EOF && c.end != nil {
+				return // it was yielded
+			}
+			if !yield(ev, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// End returns the end of the stream once it has come, nil before that, or if it broke
+// off, or in [Version1].
+func (c *Client) End() *End { return c.end }
+
+// Buffered returns how many records have been received but not returned.
 func (c *Client) Buffered() int { return len(c.recs) - c.next }
 
-// Lost returns how many records are missing among those returned so far,
-// counted from the gaps in their numbers. Losses before the first record are not
-// counted.
+// Lost returns how many records are missing so far: the sum of [Lost.Count], and in
+// [Version1] of the gaps in the numbers. In that, losses before the first record and
+// after the last are not counted.
 func (c *Client) Lost() uint64 { return c.lost.Load() }
+
+// Seq returns the last number that is accounted for, as a [Resume] needs it; 0 if none
+// is.
+func (c *Client) Seq() uint64 { return c.seq }
 
 // SetReadDeadline makes receiving fail with [os.ErrDeadlineExceeded] from t on;
 // the zero time means never. No record is lost by that. The error is [ErrClosed]
@@ -265,13 +161,135 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// observe counts what is missing before r.
-func (c *Client) observe(r *Record) error {
-	last := c.gaps.Last()
-	if _, ok := c.gaps.Observe(r.Seq); !ok {
-		return fmt.Errorf("receive records: %w: number %d came after %d", ErrProtocol, r.Seq, last)
+// event returns the next event. It allocates for control records only.
+func (c *Client) event() (Event, error) {
+	if c.owed != nil {
+		rec := c.owed
+		c.owed = nil
+		return rec, nil
 	}
-	c.lost.Store(c.gaps.Lost())
+	for c.end == nil {
+		for c.next == len(c.recs) {
+			if err := c.fill(); err != nil {
+				return nil, err
+			}
+		}
+		rec := &c.recs[c.next]
+		ev, err := c.take(rec)
+		if err != nil {
+			return nil, err
+		}
+		c.next++
+		if ev != nil {
+			return ev, nil
+		}
+	}
+	return nil, io.EOF
+}
+
+// take accounts for a record and returns the event that it is, nil for none.
+func (c *Client) take(rec *Record) (Event, error) {
+	if !rec.Type.IsControl() {
+		return c.access(rec)
+	}
+	if c.hello == nil {
+		return nil, nil // version 1 has none; this is of a later one
+	}
+	switch ev := rec.Control().(type) {
+	case *Lost:
+		return ev, c.loss(ev)
+	case *Idle:
+		return ev, c.reach(ev.Seq)
+	case *End:
+		if ev.Reason.refusal() {
+			return nil, fmt.Errorf("receive records: %w", &refusedError{ev.Reason})
+		}
+		c.end = ev
+		return ev, c.reach(ev.Seq)
+	case *Hello:
+		return nil, fmt.Errorf("receive records: %w: another start", ErrProtocol)
+	}
+	return nil, nil
+}
+
+// access accounts for the record of an access. In version 1 it returns the loss before
+// it instead, and the record is owed.
+func (c *Client) access(rec *Record) (Event, error) {
+	if c.any && rec.Seq <= c.seq {
+		return nil, fmt.Errorf("receive records: %w: number %d came after %d", ErrProtocol, rec.Seq, c.seq)
+	}
+	missing := rec.Seq - c.seq - 1
+	if !c.any {
+		missing = 0
+	}
+	first := c.seq + 1
+	if missing > 0 && c.exact {
+		return nil, fmt.Errorf("receive records: %w: number %d came after %d, and no loss was told", ErrProtocol, rec.Seq, c.seq)
+	}
+	c.seq, c.any = rec.Seq, true
+	if missing > 0 && c.hello == nil {
+		c.lost.Add(missing)
+		c.owed = rec
+		return &Lost{First: first, Last: rec.Seq - 1, Count: missing, Time: rec.Time()}, nil
+	}
+	return rec, nil
+}
+
+// loss accounts for a loss.
+func (c *Client) loss(l *Lost) error {
+	if c.any && l.First != 0 && l.First <= c.seq && l.Cause&(LostAway|LostUnattended) == 0 ||
+		c.any && c.exact && l.First > c.seq+1 || l.Last < l.First {
+		return fmt.Errorf("receive records: %w: a loss of numbers %d to %d came after %d", ErrProtocol, l.First, l.Last, c.seq)
+	}
+	c.lost.Add(l.Count)
+	if l.Last > c.seq {
+		c.seq, c.any = l.Last, true
+	}
+	return nil
+}
+
+// reach accounts for all numbers up to seq.
+func (c *Client) reach(seq uint64) error {
+	switch {
+	case seq == 0 || c.any && seq == c.seq:
+		return nil
+	case c.any && (seq < c.seq || c.exact):
+		return fmt.Errorf("receive records: %w: the stream is at number %d after %d", ErrProtocol, seq, c.seq)
+	}
+	c.seq, c.any = seq, true
+	return nil
+}
+
+// start waits for the daemon's hello. Records before that are of version 1, sent before
+// the daemon had the request.
+func (c *Client) start(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(0, 1)) })
+	defer stop()
+	for c.hello == nil {
+		for c.next == len(c.recs) {
+			if err := c.fill(); err != nil {
+				if ctx.Err() != nil {
+					err = ctx.Err()
+				}
+				return err
+			}
+		}
+		rec := &c.recs[c.next]
+		c.next++
+		switch ev := rec.Control().(type) {
+		case *Hello:
+			c.hello = ev
+		case *End:
+			return &refusedError{ev.Reason}
+		}
+	}
+	if c.hello.Next > 0 {
+		c.seq, c.any = c.hello.Next-1, true
+	}
+	if !stop() {
+		<-ctx.Done() // it has fired
+		return ctx.Err()
+	}
 	return nil
 }
 
@@ -291,8 +309,10 @@ func (c *Client) fill() error {
 			// The kernel looks for packets first and for the end after that. A last
 			// packet or a reset that came in between shows only in another read.
 			ended = true
-		case err == io.EOF && c.reset && c.gaps.Last() == 0:
+		case err == io.EOF && c.reset && !c.any && c.hello == nil:
 			return fmt.Errorf("receive records: %w", ErrRefused)
+		case err == io.EOF && c.hello != nil:
+			return fmt.Errorf("receive records: %w: scoutfs-notifyd was killed", io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return io.EOF
 		default:

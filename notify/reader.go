@@ -135,6 +135,22 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	return n, r.args.Dropped, nil
 }
 
+// NextSeq returns the number that the next access will get. Together with the last
+// record that was drained it tells how many were dropped since. ok is false if the
+// kernel does not say: its module is of an older series.
+func (r *Reader) NextSeq() (seq uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd < 0 {
+		return 0, false
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.fd))
+	if err != nil {
+		return 0, false
+	}
+	return fdinfoNumber(info, "next_seq")
+}
+
 // Close detaches the Reader; records that were not drained are lost. Closing it
 // again returns [ErrClosed]. A goroutine that sleeps in poll(2) on the descriptor
 // is not woken, and keeps the Reader attached until it is.

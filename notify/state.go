@@ -38,10 +38,13 @@ type State struct {
 	MountPoint string    `json:"mount_point"`
 	FSID       ID        `json:"fsid"`
 	RID        ID        `json:"rid"`
+	Device     Device    `json:"device"` // of the mount
 	PID        int       `json:"pid"`
 	Start      time.Time `json:"start"`
+	Attached   time.Time `json:"attached"` // when the daemon became the mount's reader
 	Updated    time.Time `json:"updated"`
 	Socket     string    `json:"socket"`
+	Protocol   int       `json:"protocol"` // the newest version that it speaks
 
 	Records       uint64 `json:"records"`        // drained from the kernel
 	LastSeq       uint64 `json:"last_seq"`       // of the last record, 0 if there is none
@@ -55,6 +58,9 @@ type State struct {
 	LostRecords  uint64 `json:"lost_records"`  // by clients that were behind
 	LostEpisodes uint64 `json:"lost_episodes"` // times that a client began to lose records
 
+	QueueLimit uint64 `json:"queue_limit"` // bytes that all queues may take together
+	QueueCuts  uint64 `json:"queue_cuts"`  // times that the longest was cut short for that
+
 	MaxClients int           `json:"max_clients"`
 	Accepted   uint64        `json:"accepted"` // clients
 	Refused    Refusals      `json:"refused"`
@@ -64,7 +70,7 @@ type State struct {
 // Refusals counts the connections that the daemon closed, by reason.
 type Refusals struct {
 	MaxClients  uint64 `json:"max_clients"` // there were too many
-	Credentials uint64 `json:"credentials"` // not the host's root
+	Credentials uint64 `json:"credentials"` // not the daemon's user
 	Resources   uint64 `json:"resources"`   // out of descriptors or memory
 	Protocol    uint64 `json:"protocol"`    // a bad request packet
 }
@@ -74,10 +80,12 @@ type ClientState struct {
 	ID        uint64    `json:"id"` // from 1, never reused
 	PID       int32     `json:"pid"`
 	Since     time.Time `json:"since"`
+	Protocol  int       `json:"protocol"`           // version that it speaks
+	Filtered  bool      `json:"filtered"`           // it does not want all records
 	PerPacket int       `json:"records_per_packet"` // at most
 	Records   uint64    `json:"records"`            // sent
 	Packets   uint64    `json:"packets"`            // sent
-	Lost      uint64    `json:"lost"`               // records
+	Lost      uint64    `json:"lost"`               // records, to its queue
 	Behind    bool      `json:"behind"`             // is losing records
 }
 

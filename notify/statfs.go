@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
 )
 
 // ErrNotScoutFS is returned for a path that is not on a mounted ScoutFS.
@@ -44,6 +47,10 @@ type Mount struct {
 	// RID identifies this mount: each mount of a file system, on any node, gets a
 	// random one.
 	RID ID
+
+	// Device tells it from all others that are mounted on this node now, also from one
+	// with the same FSID, such as a clone. It is the zero value without /proc.
+	Device Device
 }
 
 // Statfs identifies the file system that is mounted at a directory. Any directory
@@ -105,7 +112,41 @@ func statfs(fd int) (Mount, error) {
 		}
 		return Mount{}, err
 	}
-	return Mount{FSID: ID(sfm.FSID), RID: ID(sfm.RID)}, nil
+	return Mount{FSID: ID(sfm.FSID), RID: ID(sfm.RID), Device: deviceOf(fd)}, nil
+}
+
+// deviceOf returns the device of the file system that a descriptor is on, or the zero
+// Device. It asks /proc, because fstat(2) asks the file system and can wait for it.
+func deviceOf(fd int) Device {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return Device{}
+	}
+	id, ok := fdinfoNumber(info, "mnt_id")
+	if !ok {
+		return Device{}
+	}
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return Device{}
+	}
+	for _, m := range mountinfo.Parse(string(text)) {
+		if uint64(m.ID) == id {
+			return mountPoint(m).Device
+		}
+	}
+	return Device{} // unmounted lazily
+}
+
+// fdinfoNumber returns the number in the line of an fdinfo file that name starts.
+func fdinfoNumber(info []byte, name string) (uint64, bool) {
+	for line := range strings.Lines(string(info)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // retry calls f again for as long as a signal interrupts it.

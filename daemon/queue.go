@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package daemon
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// queue is the kernel's buffer of a client's socket, in which packets wait for it.
+type queue struct {
+	fresh uint64 // bytes of memory that packets since the last measurement take, at most
+	bytes uint64 // at the last measurement
+	cut   bool   // it may not grow
+}
+
+// add counts a packet. The kernel charges a packet's memory, which is less than this: 768
+// bytes for one record, and about what it holds for a large packet.
+func (q *queue) add(size int) { q.fresh += 2*uint64(size) + 1024 }
+
+// measure finds out how much memory the queue takes.
+func (q *queue) measure(fd int) {
+	q.fresh = 0
+	if n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ); err == nil {
+		q.bytes = uint64(n)
+	}
+}
+
+// stunt keeps the queue from growing, until a client has taken three quarters of it.
+func (q *queue) stunt(fd int) {
+	if setSendBuffer(fd, int(q.bytes/2)) == nil {
+		q.cut = true
+	}
+}
+
+// restore undoes stunt.
+func (q *queue) restore(fd, size int) {
+	if q.cut && setSendBuffer(fd, size) == nil {
+		q.cut = false
+	}
+}
+
+// extend makes room for so many bytes.
+func (q *queue) extend(fd int, room uint64) {
+	q.measure(fd)
+	// An error leaves it as it is.
+	_ = setSendBuffer(fd, int(min(q.bytes/2+room, maxSendBuffer)))
+}
+
+// sendBufferOption sets the size without regard to the system's limit, which takes
+// CAP_NET_ADMIN. It is a variable for tests that run without that.
+var sendBufferOption = unix.SO_SNDBUFFORCE
+
+// setSendBuffer sets the size of a client's queue, which the kernel doubles.
+func setSendBuffer(fd, size int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, sendBufferOption, size)
+	if err == unix.EPERM {
+		return fmt.Errorf("set the size of its queue: %w: CAP_NET_ADMIN is missing", os.ErrPermission)
+	}
+	if err != nil {
+		return fmt.Errorf("set the size of its queue: %w", err)
+	}
+	return nil
+}
