@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
@@ -24,7 +23,6 @@ const acceptBurst = backlog + 1
 type clients struct {
 	log        *slog.Logger
 	ln         *listener
-	peers      *peers
 	max        int
 	sendBuffer int
 
@@ -39,12 +37,8 @@ type clients struct {
 	tooMany, exhausted, stranger, rude logLimiter
 }
 
-func newClients(cfg *config, ln *listener) (*clients, error) {
-	peers, err := newPeers()
-	if err != nil {
-		return nil, err
-	}
-	return &clients{log: cfg.log, ln: ln, peers: peers, max: cfg.maxClients, sendBuffer: cfg.sendBuffer}, nil
+func newClients(cfg *config, ln *listener) *clients {
+	return &clients{log: cfg.log, ln: ln, max: cfg.maxClients, sendBuffer: cfg.sendBuffer}
 }
 
 // broadcast sends records to every client.
@@ -170,26 +164,20 @@ func (cs *clients) vet(fd int) (pid int32, ok bool) {
 		}
 		return 0, false
 	}
-	pid, err := cs.peers.check(fd)
-	switch {
-	case err == nil:
-		if err = setSendBuffer(fd, cs.sendBuffer); err == nil {
-			return pid, true
-		}
-		cs.refused.Resources++
-		cs.log.Error("turning a client away", "pid", pid, "error", err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		cs.refused.Resources++
-		cs.logExhausted(err)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
-		cs.log.Debug("a client has left before it was let in", "pid", pid)
-	default:
+	pid, err := checkPeer(fd)
+	if err != nil {
 		cs.refused.Credentials++
 		if cs.stranger.allow() {
 			cs.log.Warn("turning a client away", "pid", pid, "error", err)
 		}
+		return pid, false
 	}
-	return pid, false
+	if err := setSendBuffer(fd, cs.sendBuffer); err != nil {
+		cs.refused.Resources++
+		cs.log.Error("turning a client away", "pid", pid, "error", err)
+		return pid, false
+	}
+	return pid, true
 }
 
 // logExhausted logs that something ran out.

@@ -31,6 +31,12 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(asClient); path != "" {
 		os.Exit(clientProcess(path))
 	}
+	if path := os.Getenv(asParent); path != "" {
+		os.Exit(parentProcess(path))
+	}
+	if os.Getenv(asHeir) != "" {
+		os.Exit(heirProcess())
+	}
 	if err := fallBack(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitFailure)

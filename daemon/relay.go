@@ -119,13 +119,8 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 	if err != nil {
 		return nil, fmt.Errorf("make event descriptor: %w", err)
 	}
-	cs, err := newClients(cfg, ln)
-	if err != nil {
-		unix.Close(stop)
-		return nil, err
-	}
 	r := &relay{
-		log: cfg.log, pause: cfg.pause, src: src, clients: cs, stop: stop,
+		log: cfg.log, pause: cfg.pause, src: src, clients: newClients(cfg, ln), stop: stop,
 		buf: make([]byte, notify.RingRecords*notify.RecordSize),
 		state: notify.State{
 			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: src.Mount().FSID, RID: src.Mount().RID,
