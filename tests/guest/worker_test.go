@@ -25,6 +25,7 @@ const (
 	envFile    = "GUEST_WORKER_FILE"
 	roleAccess = "access"
 	roleRead   = "read"
+	roleReadOn = "read on"
 	roleAttach = "attach"
 	roleListen = "listen"
 	// With the capabilities that the unit leaves the daemon:
@@ -40,6 +41,10 @@ func workerMain(role string) int {
 		v, err = runSteps(os.Getenv(envFile))
 	case roleRead:
 		v, err = readOnce(os.Getenv(envFile))
+	case roleReadOn:
+		for end := time.Now().Add(time.Second); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			v, err = readOnce(os.Getenv(envFile))
+		}
 	case roleAttach:
 		v, err = notify.Attach(os.Getenv(envFile))
 	case roleListen:
