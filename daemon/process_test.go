@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -414,6 +415,8 @@ func TestExitStatus(t *testing.T) {
 		{"two mount points", "serve", []string{"a", "b"}, 64, "expected one mount point, got 2"},
 		{"flag after the mount point", "serve", []string{"a", "-v"}, 64, "flags come before the mount point"},
 		{"unknown flag", "serve", []string{"-x", "a"}, 64, "-x"},
+		{"strange flag", "serve", []string{"-\x1b[2J\u202e", "a"}, 64, `-\x1b[2J\xe2\x80\xae`},
+		{"strange directory", "serve", []string{"-run-dir=" + cfg.runDir + "/\x1b[2J\u202e\xff\n/x", "a"}, 1, `/\x1b[2J\u202e\xff\n/x`},
 		{"pause", "serve", []string{"-pause=2s", "a"}, 64, `"2s" for flag -pause: out of range: 0s to 1s`},
 		{"negative pause", "serve", []string{"-pause=-1ms", "a"}, 64, `"-1ms" for flag -pause: out of range`},
 		{"pause without unit", "serve", []string{"-pause=1", "a"}, 64, `"1" for flag -pause: a duration is a number with a unit, such as 500us or 2s`},
@@ -442,6 +445,9 @@ func TestExitStatus(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			if status := cmd.ProcessState.ExitCode(); status != tt.status {
 				t.Errorf("exit status %d, want %d: %v", status, tt.status, err)
+			}
+			if i := bytes.IndexFunc(out, func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }); i >= 0 {
+				t.Errorf("it prints %q", out[i:])
 			}
 			if !strings.Contains(string(out), tt.want) {
 				t.Errorf("no %q in\n%s", tt.want, out)
