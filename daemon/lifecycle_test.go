@@ -129,7 +129,7 @@ func TestSocketInTheWay(t *testing.T) {
 // that takes the connection.
 func TestNobodyRefused(t *testing.T) {
 	const starts, clients = 100, 4
-	dir := t.TempDir()
+	dir := testConfig(t).runDir
 	for i := range starts {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		var all, running sync.WaitGroup
@@ -165,7 +165,7 @@ func TestNobodyRefused(t *testing.T) {
 // TestListenReplacesNothing: what appears in the socket's place while the daemon
 // starts stays.
 func TestListenReplacesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(testConfig(t).runDir, "s")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -188,11 +188,7 @@ func TestListenReplacesNothing(t *testing.T) {
 
 // TestSocketPath: the path is as long as a socket's can be, with its first name.
 func TestSocketPath(t *testing.T) {
-	dir, err := os.MkdirTemp("", "notifyd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := testConfig(t).runDir
 	path := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)-1))
 	ln, err := listen(path, minSendBuffer)
 	if err != nil {
