@@ -23,7 +23,6 @@ const acceptBurst = backlog + 1
 type clients struct {
 	log        *slog.Logger
 	ln         *listener
-	peers      *peers
 	stream     *stream
 	max        int
 	sendBuffer int
@@ -45,15 +44,11 @@ type clients struct {
 	tooMany, exhausted, stranger, rude, crowded logLimiter
 }
 
-func newClients(cfg *config, ln *listener, s *stream) (*clients, error) {
-	peers, err := newPeers()
-	if err != nil {
-		return nil, err
-	}
+func newClients(cfg *config, ln *listener, s *stream) *clients {
 	return &clients{
-		log: cfg.log, ln: ln, peers: peers, stream: s,
+		log: cfg.log, ln: ln, stream: s,
 		max: cfg.maxClients, sendBuffer: cfg.sendBuffer, queueLimit: uint64(cfg.queueLimit),
-	}, nil
+	}
 }
 
 // broadcast sends records to every client, to those of version 2 with the losses among
@@ -96,6 +91,7 @@ func (cs *clients) boundQueues() {
 			continue
 		}
 		c.queue.stunt(c.fd)
+		c.events |= unix.POLLOUT // when it may grow again
 		cs.cuts++
 		cs.changed = true
 		if cs.crowded.allow() {
@@ -213,8 +209,7 @@ func (cs *clients) greet(c *client) {
 		cs.drop(c, "asked for no more")
 	case err == nil:
 	case isFull(err):
-		// The queue is all but empty, so it must be for lack of memory. A client must not
-		// go on without it.
+		// There is no memory. A client must not go on without its first packet.
 		cs.refused.Resources++
 		cs.logExhausted(err)
 		cs.drop(c, "no memory for the first packet")
@@ -233,7 +228,7 @@ func (cs *clients) accept(ready bool) {
 		if err == unix.EMFILE || err == unix.ENFILE {
 			// Nobody is to wait for a daemon that has no descriptor for them.
 			shortage := err
-			if err = cs.ln.turnAway(); err == nil {
+			if err = cs.ln.turnAway(cs.sayExhausted); err == nil {
 				cs.changed = true
 				cs.refused.Resources++
 				cs.logExhausted(shortage)
@@ -273,7 +268,7 @@ func (cs *clients) admit(fd int) {
 // vet tells whether a connection may become a client, and sets its queue up; if it
 // may not, refusal is the reason. pid is the client's process.
 func (cs *clients) vet(fd int) (pid int32, refusal notify.Reason) {
-	pid, err := cs.peers.check(fd)
+	pid, err := checkPeer(fd)
 	switch {
 	case err != nil:
 		if cs.stranger.allow() {

@@ -121,7 +121,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 		cfg.mountPoint, err = cli.MountPoint(flags)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "scoutfs-notifyd: %v\nTry 'scoutfs-notifyd -help'.\n", err)
+		fmt.Fprintf(stderr, "scoutfs-notifyd: %s\nTry 'scoutfs-notifyd -help'.\n", cli.Printable(err.Error()))
 		return nil, exitUsage
 	}
 	return cfg, exitOK

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,15 +33,25 @@ type listener struct {
 	pausedUntil time.Time   // zero if it is not paused
 }
 
+// boundName is the name that a socket is bound to until it takes connections. The
+// kernel, and so ss(8), goes on showing that one.
+func boundName(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+}
+
+// maxPath is how long a socket's path can be.
+var maxPath = len(unix.RawSockaddrUnix{}.Path) - 1 - (len(boundName("/x")) - len("/x"))
+
 // listen makes the socket, and replaces one that nobody listens on. The caller
 // holds the directory's lock.
 func listen(path string, sendBuffer int) (*listener, error) {
-	if len(path) >= len(unix.RawSockaddrUnix{}.Path) {
-		return nil, fmt.Errorf("listen on %s: the path is longer than the %d bytes that a socket's can have: choose a shorter run directory",
-			path, len(unix.RawSockaddrUnix{}.Path)-1)
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("listen on %s: the path is longer than the %d bytes that it can have: choose a shorter run directory", path, maxPath)
 	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	for _, name := range []string{path, boundName(path)} {
+		if err := removeStale(name); err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", name, err)
+		}
 	}
 
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -64,17 +75,21 @@ func listen(path string, sendBuffer int) (*listener, error) {
 	return ln, nil
 }
 
+// bind makes the socket appear once it takes connections: whoever finds it is not
+// refused.
 func (l *listener) bind() error {
+	name := boundName(l.path)
 	// bind gives the file the mode of the socket, so it never has a wider one. A
 	// umask would not do: it belongs to the whole process, and a default ACL
 	// overrules it.
 	if err := unix.Fchmod(l.fd, socketMode); err != nil {
 		return fmt.Errorf("set mode: %w", err)
 	}
-	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: l.path}); err != nil {
-		return err
+	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		return fmt.Errorf("bind to %s: %w", name, err)
 	}
-	fi, err := os.Lstat(l.path)
+	defer os.Remove(name)
+	fi, err := os.Lstat(name)
 	if err != nil {
 		return err
 	}
@@ -83,10 +98,14 @@ func (l *listener) bind() error {
 		return fmt.Errorf("the socket came out with mode %#o instead of %#o", perm, os.FileMode(socketMode))
 	}
 	// A umask may have made it narrower.
-	if err := os.Chmod(l.path, socketMode); err != nil {
+	if err := os.Chmod(name, socketMode); err != nil {
 		return err
 	}
-	return unix.Listen(l.fd, backlog)
+	if err := unix.Listen(l.fd, backlog); err != nil {
+		return err
+	}
+	// A link is never made over a file, as rename(2) would.
+	return os.Link(name, l.path)
 }
 
 // close ends listening and removes the socket, unless it is no longer ours.
@@ -105,7 +124,7 @@ func (l *listener) close() {
 
 var errInTheWay = errors.New("something other than a socket is in the way: remove it")
 
-// removeStale removes the socket of a daemon that was killed.
+// removeStale removes the socket of a daemon that was killed, and nothing else.
 func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -180,9 +199,9 @@ func (l *listener) open(ready bool) bool {
 	return true
 }
 
-// turnAway accepts a connection with the spare descriptor and closes it, when
-// there is no other to accept it with.
-func (l *listener) turnAway() error {
+// turnAway accepts a connection with the spare descriptor, has it told why, and closes
+// it, when there is no other to accept it with.
+func (l *listener) turnAway(tell func(fd int)) error {
 	if l.spare < 0 {
 		if err := l.keepSpare(); err != nil {
 			return err
@@ -192,6 +211,7 @@ func (l *listener) turnAway() error {
 	l.spare = -1
 	fd, err := l.accept()
 	if err == nil {
+		tell(fd)
 		unix.Close(fd)
 	}
 	l.keepSpare()

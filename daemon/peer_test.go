@@ -3,9 +3,11 @@
 package daemon
 
 import (
+	"context"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,11 +19,17 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// asClient makes the test binary connect to a socket and wait for a record.
-const asClient = "SCOUTFS_NOTIFYD_TEST_CLIENT"
+const (
+	// asClient makes the test binary connect to a socket and wait for a record.
+	asClient = "SCOUTFS_NOTIFYD_TEST_CLIENT"
+	// asParent makes it connect, leave the connection to a child and exit.
+	asParent = "SCOUTFS_NOTIFYD_TEST_PARENT"
+	// asHeir makes it that child.
+	asHeir = "SCOUTFS_NOTIFYD_TEST_HEIR"
+)
 
 func clientProcess(path string) int {
-	c, err := notify.Dial(path)
+	c, err := (&notify.Dialer{Version: notify.Version1}).DialContext(context.Background(), path)
 	if err == nil {
 		_, err = c.Next()
 	}
@@ -38,7 +46,70 @@ func clientProcess(path string) int {
 	return 0
 }
 
-// TestPeers: only the host's root can receive records, however others try.
+func parentProcess(path string) int {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	child := exec.Command("/proc/self/exe")
+	child.Env = append(os.Environ(), asParent+"=", asHeir+"=1", noRaceDelay)
+	child.Stdout = os.Stdout
+	child.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "connection")}
+	if err := child.Start(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func heirProcess() int {
+	var buf [notify.RecordSize]byte
+	n, err := unix.Read(3, buf[:])
+	fmt.Printf("%d bytes, %v\n", n, err)
+	return 0
+}
+
+// TestParentExited: a client is served although the process that connected has exited
+// before the daemon looks.
+func TestParentExited(t *testing.T) {
+	d := startProcess(t, testConfig(t), nil)
+	var status unix.WaitStatus
+	if err := d.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Wait4(d.cmd.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("the daemon is not stopped: %v, %v", status, err)
+	}
+
+	out, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), asParent+"="+d.socket(), noRaceDelay)
+	parent.Stdout = w // a file, for which Wait does not wait
+	err = parent.Run()
+	w.Close()
+	if err != nil {
+		t.Errorf("the parent: %v", err)
+	}
+
+	if err := d.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	d.order("emit 1")
+	got, err := io.ReadAll(out)
+	if want := fmt.Sprintf("%d bytes, <nil>\n", notify.RecordSize); err != nil || string(got) != want {
+		t.Errorf("the child got %q, %v, want %q", got, err, want)
+	}
+}
+
+// TestPeers: only processes of the host's root can receive records, however others try.
 func TestPeers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: only root can become other users")
@@ -71,12 +142,18 @@ func TestPeers(t *testing.T) {
 			Cloneflags:  unix.CLONE_NEWUSER,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
-		}, "refused", "in another user namespace"},
+		}, "got a record", ""},
 		{"root in a user namespace with the same users", syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1<<32 - 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1<<32 - 1}},
-		}, "refused", "in another user namespace"},
+		}, "got a record", ""},
+		{"root as another user of another user namespace", syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: 0, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: 0, Size: 1}},
+			Credential:  &syscall.Credential{Uid: 1000, Gid: 1000, NoSetGroups: true},
+		}, "got a record", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := testConfig(t)

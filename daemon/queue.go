@@ -14,6 +14,7 @@ type queue struct {
 	fresh uint64 // bytes of memory that packets since the last measurement take, at most
 	bytes uint64 // at the last measurement
 	cut   bool   // it may not grow
+	other bool   // its size is not the configured one
 }
 
 // add counts a packet. The kernel charges a packet's memory, which is less than this: 768
@@ -31,22 +32,26 @@ func (q *queue) measure(fd int) {
 // stunt keeps the queue from growing, until a client has taken three quarters of it.
 func (q *queue) stunt(fd int) {
 	if setSendBuffer(fd, int(q.bytes/2)) == nil {
-		q.cut = true
+		q.cut, q.other = true, true
 	}
 }
 
-// restore undoes stunt.
+// restore undoes stunt and extend.
 func (q *queue) restore(fd, size int) {
-	if q.cut && setSendBuffer(fd, size) == nil {
-		q.cut = false
+	if q.other && setSendBuffer(fd, size) == nil {
+		q.cut, q.other = false, false
 	}
 }
 
-// extend makes room for so many bytes.
-func (q *queue) extend(fd int, room uint64) {
+// extraRoom is how much a queue grows for a packet that must be sent.
+const extraRoom = 32 << 10
+
+// extend makes room for some packets more.
+func (q *queue) extend(fd int) {
 	q.measure(fd)
-	// An error leaves it as it is.
-	_ = setSendBuffer(fd, int(min(q.bytes/2+room, maxSendBuffer)))
+	if setSendBuffer(fd, int(min(q.bytes/2+extraRoom, maxSendBuffer))) == nil {
+		q.other = true
+	}
 }
 
 // sendBufferOption sets the size without regard to the system's limit, which takes

@@ -94,3 +94,9 @@ func (cs *clients) answer(t *turned, now time.Time) (done bool) {
 	c.end(t.reason, 0, now)
 	return true
 }
+
+// sayExhausted tells a connection for which there is no descriptor, if its request has
+// come with it.
+func (cs *clients) sayExhausted(fd int) {
+	cs.answer(&turned{fd: fd, reason: notify.EndResources}, time.Now())
+}

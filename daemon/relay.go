@@ -140,13 +140,8 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 	if next, ok := src.NextSeq(); ok {
 		s.base, s.told = next, next-1
 	}
-	cs, err := newClients(cfg, ln, s)
-	if err != nil {
-		unix.Close(stop)
-		return nil, err
-	}
 	r := &relay{
-		log: cfg.log, pause: cfg.pause, src: src, stream: s, clients: cs, stop: stop, reason: notify.EndStopping,
+		log: cfg.log, pause: cfg.pause, src: src, stream: s, clients: newClients(cfg, ln, s), stop: stop, reason: notify.EndStopping,
 		buf: make([]byte, notify.RingRecords*notify.RecordSize),
 		state: notify.State{
 			Version: cfg.version, MountPoint: cfg.mountPoint, FSID: s.mount.FSID, RID: s.mount.RID, Device: s.mount.Device,

@@ -14,25 +14,27 @@ import (
 // This file is what a client of version 2 is told: records that it wants, each loss
 // before the record that follows it, signs of life, and the end.
 
-// greet sends a client its first packet: the hello, and what it has missed.
+// greet sends a client its first packets: the hello, and what it has missed. The queue
+// may be full of records that were sent before the request came.
 func (c *client) greet(s *stream, now time.Time) error {
 	pkt, _ := s.hello(now).AppendBinary(make([]byte, 0, 2*notify.RecordSize))
-	if err := c.control(pkt, now); err != nil {
-		return err
+	if missed := s.missed(c.req.Resume, c.filtered, now); missed != nil {
+		pkt, _ = missed.AppendBinary(pkt)
 	}
-	missed := s.missed(c.req.Resume, c.filtered, now)
-	if missed == nil {
-		return nil
-	}
-	pkt, _ = missed.AppendBinary(pkt[:0])
-	return c.control(pkt, now)
+	return c.control(pkt, now, true)
 }
 
-// control sends control records, in one packet if the client takes that many.
-func (c *client) control(pkt []byte, now time.Time) error {
+// control sends control records, in one packet if the client takes that many. If it
+// must, the queue is made larger when it is full.
+func (c *client) control(pkt []byte, now time.Time, must bool) error {
 	for len(pkt) > 0 {
 		n := min(len(pkt), int(c.req.MaxRecords)*notify.RecordSize)
-		if err := c.sendPacket(pkt[:n]); err != nil {
+		err := c.sendPacket(pkt[:n])
+		if err == unix.EAGAIN && must {
+			c.queue.extend(c.fd)
+			err = c.sendPacket(pkt[:n])
+		}
+		if err != nil {
 			return err
 		}
 		c.sent = now
@@ -154,7 +156,7 @@ func (c *client) settle(now time.Time) error {
 	if c.owed.Last != 0 {
 		c.owed.Time = now
 		pkt, _ := c.owed.AppendBinary(make([]byte, 0, notify.RecordSize))
-		err := c.control(pkt, now)
+		err := c.control(pkt, now, false)
 		switch {
 		case err == nil:
 		case isFull(err):
@@ -190,14 +192,11 @@ func (c *client) idle(seq uint64, upTo, now time.Time) error {
 	c.sent = now
 	ev := notify.Idle{Seq: seq, Time: upTo}
 	pkt, _ := ev.AppendBinary(make([]byte, 0, notify.RecordSize))
-	if err := c.control(pkt, now); err != nil && !isFull(err) {
+	if err := c.control(pkt, now, false); err != nil && !isFull(err) {
 		return err
 	}
 	return nil
 }
-
-// lastRoom is how much a queue grows for the last packet.
-const lastRoom = 64 << 10
 
 // end tells the client what it is owed and why the stream ends, however full its queue
 // is.
@@ -209,10 +208,6 @@ func (c *client) end(reason notify.Reason, seq uint64, now time.Time) {
 	}
 	ev := notify.End{Seq: seq, Reason: reason, Time: now}
 	pkt, _ = ev.AppendBinary(pkt)
-	for size := min(len(pkt), int(c.req.MaxRecords)*notify.RecordSize); len(pkt) > 0; pkt = pkt[size:] {
-		if c.sendPacket(pkt[:size]) == unix.EAGAIN {
-			c.queue.extend(c.fd, lastRoom)
-			c.sendPacket(pkt[:size])
-		}
-	}
+	// A client that has gone needs no end.
+	_ = c.control(pkt, now, true)
 }

@@ -34,9 +34,10 @@ func listen(t *testing.T) *net.UnixListener {
 	return ln
 }
 
-// connectPair returns a client and the daemon's end of its connection.
+// connectPair returns a client of version 1 and the daemon's end of its connection.
 func connectPair(t *testing.T, d Dialer) (*Client, *net.UnixConn) {
 	t.Helper()
+	d.Version = Version1
 	ln := listen(t)
 	c, err := d.DialContext(context.Background(), ln.Addr().String())
 	if err != nil {
@@ -54,7 +55,7 @@ func connectPair(t *testing.T, d Dialer) (*Client, *net.UnixConn) {
 // takeRequest reads the client's request.
 func takeRequest(t *testing.T, conn net.Conn) Request {
 	t.Helper()
-	var b [64]byte
+	var b [RequestSize2 + 1]byte
 	n, err := conn.Read(b[:])
 	if err != nil {
 		t.Fatal(err)
@@ -358,7 +359,7 @@ func TestDialBusyDaemon(t *testing.T) {
 
 	done := make(chan error)
 	go func() {
-		c, err := Dial(path)
+		c, err := (&Dialer{Version: Version1}).DialContext(context.Background(), path)
 		if err == nil {
 			c.Close()
 		}

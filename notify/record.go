@@ -36,13 +36,22 @@ const (
 	TypeRead Type = 2
 )
 
-// String returns "open", "read", or "type" and the number, as in "type7".
+// String returns the type's name, such as "open", or "type" and the number, as in
+// "type7".
 func (t Type) String() string {
 	switch t {
 	case TypeOpen:
 		return "open"
 	case TypeRead:
 		return "read"
+	case TypeHello:
+		return "hello"
+	case TypeLost:
+		return "lost"
+	case TypeIdle:
+		return "idle"
+	case TypeEnd:
+		return "end"
 	}
 	return fmt.Sprintf("type%d", uint16(t))
 }

@@ -5,15 +5,20 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
 // With a daemon's state file the client does not touch the file system: the mount
-// points here do not even exist.
+// points here do not even exist. They are on the device of the root directory.
 func TestDialServed(t *testing.T) {
 	const mount = "/nonexistent/mount"
+	root, err := MountOf("/")
+	if err != nil {
+		t.Fatal(err)
+	}
 	serve := func(t *testing.T, run, fsid, state string) {
 		t.Helper()
 		dir := filepath.Join(run, fsid)
@@ -24,13 +29,19 @@ func TestDialServed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	state := fmt.Sprintf(`{"mount_point": %q}`, mount)
-	live := func(t *testing.T, run, fsid string) {
+	state := fmt.Sprintf(`{"mount_point": "/elsewhere", "device": "%v"}`, root.Device)
+	liveOn := func(t *testing.T, run, fsid string, hello *Hello) {
 		t.Helper()
 		serve(t, run, fsid, state)
-		if err := os.Symlink(listen(t).Addr().String(), filepath.Join(run, fsid, SocketName)); err != nil {
+		ln := listen(t)
+		if err := os.Symlink(ln.Addr().String(), filepath.Join(run, fsid, SocketName)); err != nil {
 			t.Fatal(err)
 		}
+		go greet(t, ln, hello)
+	}
+	live := func(t *testing.T, run, fsid string) {
+		t.Helper()
+		liveOn(t, run, fsid, &Hello{Next: 1, Device: root.Device, Version: Version2})
 	}
 	for name, c := range map[string]struct {
 		setup func(t *testing.T, run string)
@@ -38,11 +49,15 @@ func TestDialServed(t *testing.T) {
 	}{
 		"served": {func(t *testing.T, run string) { live(t, run, "a") }, nil},
 		"among others": {func(t *testing.T, run string) {
-			serve(t, run, "0", `{"mount_point": "/elsewhere"}`)
+			serve(t, run, "0", fmt.Sprintf(`{"mount_point": %q, "device": "4095:4095"}`, mount))
+			serve(t, run, "2", fmt.Sprintf(`{"mount_point": %q}`, mount))
 			serve(t, run, "1", `not JSON`)
 			live(t, run, "a")
 		}, nil},
-		"none":      {func(*testing.T, string) {}, os.ErrNotExist},
+		"none": {func(*testing.T, string) {}, os.ErrNotExist},
+		"another mount": {func(t *testing.T, run string) {
+			liveOn(t, run, "a", &Hello{Next: 1, Device: Device{4095, 4095}, Version: Version2})
+		}, ErrOtherMount},
 		"stale":     {func(t *testing.T, run string) { serve(t, run, "a", state) }, os.ErrNotExist},
 		"ambiguous": {func(t *testing.T, run string) { live(t, run, "a"); serve(t, run, "b", state) }, os.ErrNotExist},
 	} {
@@ -58,4 +73,19 @@ func TestDialServed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// greet accepts a client of version 2 and says hello.
+func greet(t *testing.T, ln *net.UnixListener, hello *Hello) {
+	conn, err := ln.AcceptUnix()
+	if err != nil {
+		return // nobody came
+	}
+	t.Cleanup(func() { conn.Close() })
+	var b [RequestSize2]byte
+	if _, err := conn.Read(b[:]); err != nil {
+		return
+	}
+	pkt, _ := hello.AppendBinary(nil)
+	conn.Write(pkt)
 }

@@ -52,8 +52,10 @@ bad flags or arguments. stat exits with 1 if no daemon is running.
 type environment struct {
 	stdout io.Writer
 	stderr io.Writer
-	now    func() time.Time
 	height func() int // of the terminal in lines, 0 if stdout is not one
+
+	now       func() time.Time
+	sinceBoot func() time.Duration
 
 	statfs func(ctx context.Context, dir string) (notify.Mount, error)
 	runDir string // of the daemons
@@ -63,14 +65,15 @@ type environment struct {
 
 func systemEnvironment() *environment {
 	return &environment{
-		stdout: os.Stdout,
-		stderr: os.Stderr,
-		now:    time.Now,
-		height: func() int { return terminalHeight(os.Stdout) },
-		statfs: notify.StatfsContext,
-		runDir: notify.RunDir,
-		sysfs:  "/sys/fs/scoutfs",
-		proc:   "/proc",
+		stdout:    os.Stdout,
+		stderr:    os.Stderr,
+		height:    func() int { return terminalHeight(os.Stdout) },
+		now:       time.Now,
+		sinceBoot: sinceBoot,
+		statfs:    notify.StatfsContext,
+		runDir:    notify.RunDir,
+		sysfs:     "/sys/fs/scoutfs",
+		proc:      "/proc",
 	}
 }
 

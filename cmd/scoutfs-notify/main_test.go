@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,7 +20,15 @@ import (
 // asCommand makes the test binary run as scoutfs-notify.
 const asCommand = "SCOUTFS_NOTIFY_TEST_COMMAND"
 
+// asIdle makes it a process that writes a byte and waits for the end of its input.
+const asIdle = "SCOUTFS_NOTIFY_TEST_IDLE"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asIdle) != "" {
+		os.Stdout.Write([]byte{0})
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
 	if os.Getenv(asCommand) != "" {
 		main()
 		return

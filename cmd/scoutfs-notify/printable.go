@@ -4,27 +4,37 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
-	"unicode/utf8"
+	"unicode/utf16"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 )
 
-// printable returns a text from outside (a name, a path) as it is safe to print.
-// Bytes that a terminal could take for a command, that could hide or reorder other
-// text, or that are not UTF-8 become \xNN: control characters, bidirectional marks
-// and all else that is not a graphic character or a space.
-func printable(text string) string {
+// printable returns a text from outside as it is safe to print.
+func printable(text string) string { return cli.Printable(text) }
+
+// printableJSON passes JSON on to a writer, with what is not safe to print as \uNNNN,
+// which means the same: outside of strings JSON has nothing of that kind. Each Write
+// has whole characters, as those of a json.Encoder do.
+type printableJSON struct{ w io.Writer }
+
+func (p printableJSON) Write(text []byte) (int, error) {
 	var b strings.Builder
-	for len(text) > 0 {
-		r, n := utf8.DecodeRuneInString(text)
-		if unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
-			b.WriteString(text[:n])
-		} else {
-			for i := range n {
-				fmt.Fprintf(&b, `\x%02x`, text[i])
-			}
+	for _, r := range string(text) {
+		switch {
+		case r == '\n' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
 		}
-		text = text[n:]
 	}
-	return b.String()
+	if _, err := io.WriteString(p.w, b.String()); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }

@@ -44,7 +44,7 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		return explain(env, err, mount)
 	}
 	if *asJSON {
-		e := json.NewEncoder(env.stdout)
+		e := json.NewEncoder(printableJSON{env.stdout})
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		err = e.Encode(st)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -303,5 +304,46 @@ func TestStatPrintable(t *testing.T) {
 	}
 	if want := `for /mnt/\x1b[2J\xe2\x80\xae\xff since`; !strings.Contains(b.String(), want) {
 		t.Errorf("no %q in\n%s", want, &b)
+	}
+}
+
+// TestPrintableJSON: what is printed means the same and has nothing that a terminal
+// could take for a command.
+func TestPrintableJSON(t *testing.T) {
+	const text = "/mnt/Größe 文件\x1b[2J\u202e\u009b1m\x7f\u200b\U000e0041\u2028\"\\<\n"
+	var b strings.Builder
+	e := json.NewEncoder(printableJSON{&b})
+	e.SetIndent("", "  ")
+	if err := e.Encode(map[string]string{text: text}); err != nil {
+		t.Fatal(err)
+	}
+	if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("it prints %q", b.String()[i:])
+	}
+	if !strings.Contains(b.String(), "Größe 文件") {
+		t.Errorf("it escapes too much: %s", b.String())
+	}
+	var got map[string]string
+	if err := json.Unmarshal([]byte(b.String()), &got); err != nil || got[text] != text {
+		t.Errorf("it became %q, %v", got, err)
+	}
+}
+
+// TestStatJSONPrintable: stat -json shows a strange mount point so.
+func TestStatJSONPrintable(t *testing.T) {
+	w := newStatWorld(t)
+	w.daemonState(t, true)
+	file := filepath.Join(filepath.Dir(w.socket), notify.StateName)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const strange = "/mnt/\u009b2J\u202e\x7f"
+	write(t, file, strings.Replace(string(b), "/mnt/scoutfs", strange, 1))
+	if status := run(t.Context(), w.env, []string{"stat", "-json", w.mount}); status != 0 {
+		t.Errorf("exit status %d: %s", status, &w.errs)
+	}
+	if want := `"mount_point": "/mnt/\u009b2J\u202e\u007f"`; !strings.Contains(w.out.String(), want) {
+		t.Errorf("no %s in\n%s", want, &w.out)
 	}
 }

@@ -12,10 +12,7 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -48,6 +45,9 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 		out: bufio.NewWriter(env.stdout), env: env, mount: mount, rows: rows,
 		key: keys[by], compare: orders[order], rates: make(map[uint64]*rate),
 	}
+	if by == "process" {
+		t.processes = newProcesses(env)
+	}
 
 	c, err := connect(ctx, env, mount)
 	if err != nil {
@@ -72,6 +72,7 @@ type batches interface {
 // rate is what was opened and read under one key in an interval.
 type rate struct {
 	id    uint64
+	name  string // if it is a process
 	uid   uint32 // of the last access
 	opens uint64
 	reads uint64
@@ -93,26 +94,24 @@ func (r *rate) add(rec *notify.Record) {
 type key struct {
 	of     func(*notify.Record) uint64
 	header string
-	row    func(env *environment, r *rate) string
+	row    func(r *rate) string
 }
 
 var keys = map[string]key{
 	"inode": {
 		of:     func(r *notify.Record) uint64 { return r.Ino },
 		header: fmt.Sprintf("%20s", "INODE"),
-		row:    func(_ *environment, r *rate) string { return fmt.Sprintf("%20d", r.id) },
+		row:    func(r *rate) string { return fmt.Sprintf("%20d", r.id) },
 	},
 	"process": {
 		of:     func(r *notify.Record) uint64 { return uint64(r.PID) },
 		header: fmt.Sprintf("%10s %10s %-15s", "PID", "UID", "COMMAND"),
-		row: func(env *environment, r *rate) string {
-			return fmt.Sprintf("%10d %10d %-15.15s", r.id, r.uid, commandName(env.proc, r.id))
-		},
+		row:    func(r *rate) string { return fmt.Sprintf("%10d %10d %-15.15s", r.id, r.uid, r.name) },
 	},
 	"user": {
 		of:     func(r *notify.Record) uint64 { return uint64(r.UID) },
 		header: fmt.Sprintf("%10s", "UID"),
-		row:    func(_ *environment, r *rate) string { return fmt.Sprintf("%10d", r.id) },
+		row:    func(r *rate) string { return fmt.Sprintf("%10d", r.id) },
 	},
 }
 
@@ -133,6 +132,8 @@ type top struct {
 	rows    int
 	key     key
 	compare func(a, b *rate) int
+
+	processes *processes // nil if they are not what it adds up by
 
 	rates map[uint64]*rate
 	rest  rate // of the keys that rates has no room for
@@ -180,6 +181,10 @@ func (t *top) add(rec *notify.Record) {
 			return
 		}
 		r = &rate{id: id}
+		if t.processes != nil {
+			// Not when the table is shown: many have ended by then.
+			r.name = t.processes.name(rec)
+		}
 		t.rates[id] = r
 	}
 	r.add(rec)
@@ -212,7 +217,7 @@ func (t *top) show(now time.Time, lost uint64) error {
 	fmt.Fprintf(t.out, "%d lost, %d shown of %d%s", lost-t.lost, min(rows, len(sorted)), len(sorted), eol)
 	fmt.Fprintf(t.out, "%s %10s %10s %12s%s", t.key.header, "OPENS/S", "READS/S", "BYTES/S", eol)
 	for _, r := range sorted[:min(rows, len(sorted))] {
-		fmt.Fprintf(t.out, "%s %10.1f %10.1f %12s%s", t.key.row(t.env, r),
+		fmt.Fprintf(t.out, "%s %10.1f %10.1f %12s%s", t.key.row(r),
 			float64(r.opens)/per, float64(r.reads)/per, bytesPerSecond(r.bytes, per), eol)
 	}
 	if t.rest.opens+t.rest.reads > 0 {
@@ -223,6 +228,9 @@ func (t *top) show(now time.Time, lost uint64) error {
 	}
 
 	clear(t.rates)
+	if t.processes != nil {
+		t.processes.next()
+	}
 	t.rest, t.total = rate{}, rate{}
 	t.since, t.lost = now, lost
 	t.shown++
@@ -244,13 +252,4 @@ func bytesPerSecond(n uint64, seconds float64) string {
 		v /= 1024
 	}
 	return fmt.Sprintf("%.1f TiB", v)
-}
-
-// commandName returns the name of a process, or - if it is gone.
-func commandName(proc string, pid uint64) string {
-	b, err := os.ReadFile(filepath.Join(proc, strconv.FormatUint(pid, 10), "comm"))
-	if err != nil {
-		return "-"
-	}
-	return printable(strings.TrimSuffix(string(b), "\n"))
 }

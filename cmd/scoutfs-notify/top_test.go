@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +29,8 @@ type step struct {
 	takes time.Duration
 	recs  []notify.Record
 	lost  uint64
+
+	before func() // unless nil, called first
 }
 
 func (s *script) ReadBatch() ([]notify.Record, error) {
@@ -37,6 +38,9 @@ func (s *script) ReadBatch() ([]notify.Record, error) {
 		return nil, io.EOF
 	}
 	st := s.steps[0]
+	if st.before != nil {
+		st.before()
+	}
 	if st.recs == nil {
 		s.steps = s.steps[1:]
 		s.now = s.until
@@ -55,22 +59,20 @@ func (s *script) SetReadDeadline(t time.Time) error {
 
 func (s *script) Lost() uint64 { return s.lost }
 
+// A record is as old as the script.
+const scriptStart = 1700000000
+
 func open(ino uint64, pid, uid uint32) notify.Record {
-	return notify.Record{Type: notify.TypeOpen, Ino: ino, PID: pid, UID: uid}
+	return notify.Record{Type: notify.TypeOpen, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid}
 }
 
 func read(ino uint64, pid, uid uint32, length uint64) notify.Record {
-	return notify.Record{Type: notify.TypeRead, Ino: ino, PID: pid, UID: uid, Length: length}
+	return notify.Record{Type: notify.TypeRead, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid, Length: length}
 }
 
 func TestTop(t *testing.T) {
-	proc := t.TempDir()
-	if err := os.Mkdir(filepath.Join(proc, "20"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(proc, "20", "comm"), []byte("evil\x1b[2J, too long\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	proc := newFakeProc(t)
+	proc.add(20, "evil\x1b[2J, too long", time.Minute)
 	first := []notify.Record{
 		open(100, 10, 1000), read(100, 10, 1000, 1<<20), read(100, 10, 1000, 1<<20),
 		open(200, 20, 0), open(200, 20, 0), open(200, 20, 0), open(200, 20, 0), read(200, 20, 0, 100),
@@ -125,10 +127,13 @@ func TestTop(t *testing.T) {
 `, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &script{now: time.Unix(1700000000, 0), steps: tt.steps}
+			s := &script{now: time.Unix(scriptStart, 0), steps: tt.steps}
 			var out bytes.Buffer
-			env := &environment{now: func() time.Time { return s.now }, height: func() int { return tt.height }, proc: proc}
+			env := &environment{now: func() time.Time { return s.now }, height: func() int { return tt.height }, proc: proc.dir, sinceBoot: proc.sinceBoot}
 			top := &top{out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: tt.rows, key: keys[tt.by], compare: orders[tt.sort], rates: make(map[uint64]*rate)}
+			if tt.by == "process" {
+				top.processes = newProcesses(env)
+			}
 			if err := top.run(s, 2*time.Second, tt.count); !errors.Is(err, tt.wantErr) {
 				t.Errorf("got error %v", err)
 			}
@@ -145,7 +150,7 @@ func TestTopRest(t *testing.T) {
 	for i := range uint64(maxRows + 10) {
 		recs = append(recs, read(i, 1, 1, 1000))
 	}
-	s := &script{now: time.Unix(1700000000, 0), steps: []step{{takes: time.Second, recs: recs}}}
+	s := &script{now: time.Unix(scriptStart, 0), steps: []step{{takes: time.Second, recs: recs}}}
 	var out bytes.Buffer
 	env := &environment{now: func() time.Time { return s.now }, height: func() int { return 0 }}
 	top := &top{out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: 1, key: keys["inode"], compare: orders["bytes"], rates: make(map[uint64]*rate)}

@@ -61,6 +61,25 @@ func TestReleases(t *testing.T) {
 	}
 }
 
+// The pattern for the node exporter, which matches folders as Go does, matches one
+// before any daemon has started: an empty one that tmpfiles makes.
+func TestTextfilePattern(t *testing.T) {
+	made := submatches(`(?m)^d (\S+) 0755 root root -$`, read(t, "packaging/tmpfiles.conf"))
+	for _, doc := range []string{"README.md", "packaging/man/scoutfs-notifyd.8"} {
+		patterns := submatches(`--collector\.textfile\.directory='([^']+)'`, read(t, doc))
+		if len(patterns) != 1 {
+			t.Errorf("%s has the patterns %q, not one", doc, patterns)
+			continue
+		}
+		if !slices.ContainsFunc(made, func(dir string) bool {
+			ok, err := filepath.Match(patterns[0], dir)
+			return ok && err == nil
+		}) {
+			t.Errorf("%s: %s matches none of the folders of tmpfiles.conf: %q", doc, patterns[0], made)
+		}
+	}
+}
+
 // The Makefile has every target that a document names, and links lead to files.
 func TestTargets(t *testing.T) {
 	targets := submatches(`(?m)^([a-z][a-z0-9-]*):`, read(t, "Makefile"))

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,19 +101,21 @@ func (c *chaos) check() {
 	} else if st.Mode() != os.ModeSocket|0o600 {
 		c.t.Errorf("mode of %s is %v", sock, st.Mode())
 	}
-	// One line for each socket: the flag __SO_ACCEPTCON marks a listening one.
+	// One line for each socket, with the name that it was bound to before it took
+	// connections: the flag __SO_ACCEPTCON marks a listening one.
+	bound := filepath.Join(filepath.Dir(sock), "."+notify.SocketName+".new")
 	text, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	listeners := 0
 	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) == 8 && f[7] == sock && f[3] == "00010000" {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == bound && f[3] == "00010000" {
 			listeners++
 		}
 	}
 	if listeners != 1 {
-		c.t.Errorf("%d listeners at %s, not 1", listeners, sock)
+		c.t.Errorf("%d listeners at %s, not 1", listeners, bound)
 	}
 }
 

@@ -4,9 +4,15 @@ package guest
 
 import (
 	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // stat agrees with the kernel's counters, with and without a daemon.
@@ -61,5 +67,39 @@ func TestTop(t *testing.T) {
 	t.Logf("%s%s", stdout, stderr)
 	if status != 0 || !strings.Contains(stdout, strconv.FormatUint(ino, 10)) {
 		t.Errorf("top ended with %d and does not show inode %d", status, ino)
+	}
+}
+
+// top names a process that read for a second and has ended when the table is shown.
+func TestTopProcess(t *testing.T) {
+	f := setup(t)
+	f.create("a", 10)
+	f.startDaemon()
+	cmd := exec.Command(Command, "top", "-by", "process", "-n", "1", "-interval", "5s", f.dir)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	state := filepath.Join(filepath.Dir(notify.SocketPath(f.FSID)), notify.StateName)
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		st, err := notify.ReadState(state)
+		if err == nil && len(st.Clients) == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("top does not connect: %+v, %v", st, err)
+		}
+	}
+	reader := worker(roleReadOn, f.path("a"), nil)
+	if err := reader.Run(); err != nil {
+		t.Fatalf("the reader: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("top: %v", err)
+	}
+	if row := fmt.Sprintf("\n%10d %10d exe  ", reader.Process.Pid, 0); !strings.Contains(out.String(), row) {
+		t.Errorf("there is no row %q in\n%s", row, out.String())
 	}
 }

@@ -182,8 +182,8 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// Only root of the initial user namespace gets records. Knowing the socket's path is
-// not enough.
+// Only the host's root gets records, in whatever namespace. Knowing the socket's path
+// is not enough.
 func TestStrangers(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -201,7 +201,7 @@ func TestStrangers(t *testing.T) {
 		{"another user in root's group", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 0}}, false},
 		{"root of a user namespace created by root", &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: root, GidMappings: root,
-		}, false},
+		}, true},
 		{"root of a container's user namespace", &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 1000}},
@@ -217,6 +217,33 @@ func TestStrangers(t *testing.T) {
 		if got := err == nil && len(out) > 0; got != c.gets {
 			t.Errorf("%s: got a record: %v, should be %v", c.name, got, c.gets)
 		}
+	}
+}
+
+// A daemon that cannot see its clients in /proc serves them: hidepid hides from it
+// all that have capabilities which it has not.
+func TestHiddenClients(t *testing.T) {
+	f := setup(t)
+	ino := f.create("a", 1)
+	hide := func(options string) {
+		if err := unix.Mount("proc", "/proc", "proc", unix.MS_REMOUNT, options); err != nil {
+			t.Fatalf("mount /proc with %s: %v", options, err)
+		}
+	}
+	hide("hidepid=2,gid=12345")
+	defer hide("hidepid=0,gid=0")
+
+	d := f.watchDaemon(worker(roleDaemon, f.dir, nil))
+	look := worker(roleLook, fmt.Sprintf("/proc/%d/stat", os.Getpid()), nil)
+	if out, err := look.Output(); err != nil || string(out) != "\"no such file or directory\"\n" {
+		t.Errorf("to a process with the daemon's capabilities this one is not hidden: %s, %v", out, err)
+	}
+	c := f.dial()
+	f.touch("a")
+	receive(t, c, ino)
+	d.signal(unix.SIGTERM)
+	if status := d.wait(); status != 0 {
+		t.Errorf("scoutfs-notifyd ended with %d after SIGTERM", status)
 	}
 }
 

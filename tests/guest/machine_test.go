@@ -226,14 +226,19 @@ type daemon struct {
 // startDaemon starts a daemon and waits until it reports that it is ready.
 func (f *fs) startDaemon(args ...string) *daemon {
 	f.t.Helper()
+	return f.watchDaemon(exec.Command(Daemon, append(args, f.dir)...))
+}
+
+// watchDaemon is startDaemon with a command that runs one.
+func (f *fs) watchDaemon(cmd *exec.Cmd) *daemon {
+	f.t.Helper()
 	path := filepath.Join(f.t.TempDir(), "sd") // TempDir is new each time
 	sd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	d := &daemon{t: f.t, done: make(chan struct{})}
-	d.cmd = exec.Command(Daemon, append(args, f.dir)...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	d := &daemon{t: f.t, cmd: cmd, done: make(chan struct{})}
+	d.cmd.Env = append(d.cmd.Environ(), "NOTIFY_SOCKET="+path)
 	d.cmd.Stderr = &d.stderr
 	if err := d.cmd.Start(); err != nil {
 		sd.Close()

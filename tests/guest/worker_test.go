@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -24,8 +25,12 @@ const (
 	envFile    = "GUEST_WORKER_FILE"
 	roleAccess = "access"
 	roleRead   = "read"
+	roleReadOn = "read on"
 	roleAttach = "attach"
 	roleListen = "listen"
+	// With the capabilities that the unit leaves the daemon:
+	roleDaemon = "daemon" // becomes the daemon
+	roleLook   = "look"   // reports whether it can open a file
 )
 
 func workerMain(role string) int {
@@ -36,10 +41,22 @@ func workerMain(role string) int {
 		v, err = runSteps(os.Getenv(envFile))
 	case roleRead:
 		v, err = readOnce(os.Getenv(envFile))
+	case roleReadOn:
+		for end := time.Now().Add(time.Second); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			v, err = readOnce(os.Getenv(envFile))
+		}
 	case roleAttach:
 		v, err = notify.Attach(os.Getenv(envFile))
 	case roleListen:
 		v, err = listen(os.Getenv(envFile))
+	case roleDaemon:
+		if err = dropCapabilities(); err == nil {
+			err = syscall.Exec(Daemon, []string{Daemon, os.Getenv(envFile)}, os.Environ())
+		}
+	case roleLook:
+		if err = dropCapabilities(); err == nil {
+			v = look(os.Getenv(envFile))
+		}
 	default:
 		err = fmt.Errorf("unknown role %q", role)
 	}
@@ -295,6 +312,38 @@ func listen(socket string) (notify.Record, error) {
 	defer c.Close()
 	c.SetReadDeadline(time.Now().Add(patience))
 	return c.Next()
+}
+
+// dropCapabilities leaves this thread, and what it executes, with those that the unit
+// leaves the daemon.
+func dropCapabilities() error {
+	keep := []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_DAC_READ_SEARCH}
+	data := [2]unix.CapUserData{}
+	for c := uintptr(0); c < 64; c++ {
+		if slices.Contains(keep, c) {
+			data[c/32].Permitted |= 1 << (c % 32)
+			continue
+		}
+		// EINVAL: the kernel has no capability of that number.
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	data[0].Effective, data[1].Effective = data[0].Permitted, data[1].Permitted
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return fmt.Errorf("set capabilities: %w", err)
+	}
+	return nil
+}
+
+// look returns why this thread cannot open a file, "" if it can.
+func look(file string) string {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	unix.Close(fd)
+	return ""
 }
 
 // expected returns the records that one worker's steps must have made, without seq

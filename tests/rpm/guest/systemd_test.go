@@ -241,6 +241,12 @@ func TestMachine(t *testing.T) {
 	if err := unix.Stat("/run/scoutfs", &st); err != nil || st.Mode != unix.S_IFDIR|0o755 || st.Uid != 0 {
 		t.Errorf("/run/scoutfs: mode %o, user %d, %v", st.Mode, st.Uid, err)
 	}
+	// The textfile collector reads the folders that its pattern matches, and fails if
+	// there is none. The instances of other tests come later.
+	folders, err := filepath.Glob("/run/scoutfs/*")
+	if err != nil || len(folders) == 0 {
+		t.Errorf("nothing for the node exporter to read: %v, %v", folders, err)
+	}
 	t.Log(run(t, "uname", "-r"), run(t, "systemctl", "--version"), run(t, "modinfo", "-F", "git_describe", "scoutfs"))
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package main
+package cli
 
 import (
 	"strings"
@@ -23,7 +23,7 @@ func TestPrintable(t *testing.T) {
 		{"\xed\xa0\x80", `\xed\xa0\x80`},       // half of a surrogate pair
 		{"nbsp\u00a0here", `nbsp\xc2\xa0here`}, // looks like another
 	} {
-		if got := printable(tt.text); got != tt.want {
+		if got := Printable(tt.text); got != tt.want {
 			t.Errorf("%q: got %q, want %q", tt.text, got, tt.want)
 		}
 	}
@@ -32,11 +32,11 @@ func TestPrintable(t *testing.T) {
 func FuzzPrintable(f *testing.F) {
 	f.Add("a\x1b[31mb\u202e\xff")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := printable(text)
+		got := Printable(text)
 		if !utf8.ValidString(got) {
 			t.Errorf("%q became %q, which is not UTF-8", text, got)
 		}
-		if again := printable(got); again != got {
+		if again := Printable(got); again != got {
 			t.Errorf("%q became %q and then %q", text, got, again)
 		}
 		if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }) {
