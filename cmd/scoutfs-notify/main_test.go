@@ -78,7 +78,7 @@ func fakeDaemon(t *testing.T, serve func(conn *net.UnixConn)) (path string) {
 			if err != nil {
 				return
 			}
-			var req [notify.RequestSize]byte
+			var req [notify.RequestSize2]byte
 			conn.Read(req[:])
 			serve(conn)
 			conn.Close()

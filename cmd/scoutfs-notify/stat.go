@@ -78,8 +78,8 @@ type kernelCounters struct {
 func gather(ctx context.Context, env *environment, mount string) (*status, error) {
 	// A file system cannot be unmounted while it is asked which one it is. The
 	// state file of a daemon that serves it makes that unnecessary.
-	if socket, ok := (&notify.Dialer{RunDir: env.runDir}).Served(mount); ok {
-		if st, err := gatherFrom(env, filepath.Dir(socket), notify.Mount{}); err == nil && st.Running {
+	if service, ok := (&notify.Dialer{RunDir: env.runDir}).Served(mount); ok {
+		if st, err := gatherFrom(env, filepath.Dir(service.Socket), notify.Mount{}); err == nil && st.Running {
 			return st, nil
 		}
 	}

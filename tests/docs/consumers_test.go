@@ -216,7 +216,7 @@ func serve(ctx context.Context, path string) error {
 			conn.Close() // with the request unread
 			continue
 		}
-		var buf [notify.RequestSize + 1]byte
+		var buf [notify.RequestSize2 + 1]byte
 		n, err := conn.Read(buf[:])
 		if err != nil {
 			return err
