@@ -33,9 +33,10 @@ type fakeRing struct {
 	r, w    int       // -1 once closed
 	recs    []notify.Record
 	seq     uint64
+	emitted uint64
 	dropped uint64
 	settled bool // the last drain found nothing
-	mute    bool // NextSeq does not know
+	mute    bool // Range does not know
 	mount   notify.Mount
 	gone    bool
 	failure error   // for Drain to return
@@ -98,6 +99,7 @@ func (f *fakeRing) emitLocked(n int) {
 			unix.Write(f.w, f.token[:])
 		}
 		f.recs = append(f.recs, record(f.seq))
+		f.emitted++
 	}
 }
 
@@ -183,13 +185,13 @@ func (f *fakeRing) Drain(buf []byte) (int, uint64, error) {
 	return n, f.dropped, nil
 }
 
-func (f *fakeRing) NextSeq() (uint64, bool) {
+func (f *fakeRing) Range() (first, next uint64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.mute || f.r < 0 {
-		return 0, false
+		return 0, 0, false
 	}
-	return f.seq + 1, true
+	return f.seq + 1 - f.emitted - f.dropped, f.seq + 1, true
 }
 
 func (f *fakeRing) Close() error {

@@ -104,7 +104,7 @@ type source interface {
 	Mount() notify.Mount
 	Fd() int
 	Drain(buf []byte) (n int, dropped uint64, err error)
-	NextSeq() (seq uint64, ok bool)
+	Range() (first, next uint64, ok bool)
 	Close() error
 }
 
@@ -137,8 +137,8 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 	// The start of the process, for now, is that of the relay.
 	now := time.Now()
 	s := &stream{mount: src.Mount(), daemonStart: now, readerStart: now}
-	if next, ok := src.NextSeq(); ok {
-		s.base, s.told = next, next-1
+	if first, _, ok := src.Range(); ok {
+		s.base, s.told = first, first-1
 	}
 	r := &relay{
 		log: cfg.log, pause: cfg.pause, src: src, stream: s, clients: newClients(cfg, ln, s), stop: stop, reason: notify.EndStopping,
@@ -200,7 +200,7 @@ func (r *relay) stopAfter(ctx context.Context) (undo func()) {
 // published.
 func (r *relay) close() {
 	// What was not drained, and what was dropped since the last drain, is lost.
-	next, _ := r.src.NextSeq()
+	_, next, _ := r.src.Range()
 	// First: a client that sees the end may start another daemon, which must not
 	// find the ring busy.
 	r.src.Close()

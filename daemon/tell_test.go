@@ -190,6 +190,23 @@ func TestLossAtEnd(t *testing.T) {
 	}
 }
 
+// TestBeforeTheRelay: accesses between attaching and the relay's start are not lost.
+func TestBeforeTheRelay(t *testing.T) {
+	for _, accesses := range []int{3, 2000} {
+		ring := newFakeRing(t)
+		ring.seq = 11
+		ring.emit(accesses)
+		d := startDaemonOn(t, testConfig(t), ring)
+		d.ring.settle()
+		if st := d.awaitState(func(st *notify.State) bool { return st.Records > 0 }); st.KernelDropped != uint64(max(0, accesses-notify.RingRecords)) {
+			t.Errorf("state: %+v", st)
+		}
+		if h := d.dial(0).Hello(); h.Next != 12+uint64(accesses) {
+			t.Errorf("after %d accesses from 12 on: %+v", accesses, h)
+		}
+	}
+}
+
 // TestUndrainedAtStop: what the ring still holds when the daemon stops is told as lost.
 func TestUndrainedAtStop(t *testing.T) {
 	r, ring := newTestRelay(t)

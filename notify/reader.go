@@ -135,20 +135,23 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	return n, r.args.Dropped, nil
 }
 
-// NextSeq returns the number that the next access will get. Together with the last
-// record that was drained it tells how many were dropped since. ok is false if the
-// kernel does not say: its module is of an older series.
-func (r *Reader) NextSeq() (seq uint64, ok bool) {
+// Range returns the numbers of all accesses since the Reader attached: from first up to,
+// but not including, next. Together with the records that were drained it tells what was
+// dropped. ok is false if the kernel does not say: its module is of an older series.
+func (r *Reader) Range() (first, next uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fd < 0 {
-		return 0, false
+		return 0, 0, false
 	}
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.fd))
 	if err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	return fdinfoNumber(info, "next_seq")
+	next, ok = fdinfoNumber(info, "next_seq")
+	emitted, ok2 := fdinfoNumber(info, "emitted")
+	dropped, ok3 := fdinfoNumber(info, "dropped")
+	return next - emitted - dropped, next, ok && ok2 && ok3
 }
 
 // Close detaches the Reader; records that were not drained are lost. Closing it

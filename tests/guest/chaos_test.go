@@ -3,7 +3,9 @@
 package guest
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -54,6 +56,7 @@ func (c *chaos) watch(last *atomic.Uint64) {
 		for {
 			recs, err := w.c.ReadBatch()
 			if err != nil {
+				wantBalance(c.t, w.c, w.n.Load())
 				w.done <- err
 				return
 			}
@@ -74,8 +77,8 @@ func (c *chaos) endWatch() {
 	w := c.watcher
 	select {
 	case err := <-w.done:
-		// a killed daemon may not have read the client's request
-		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, notify.ErrRefused) {
+		// only a killed daemon does not say that it ends
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			c.t.Errorf("the client's stream ended with %v", err)
 		}
 	case <-time.After(patience):
@@ -83,6 +86,79 @@ func (c *chaos) endWatch() {
 	}
 	w.c.Close()
 	c.seen += w.n.Load()
+}
+
+// ledger is the account of a client that goes on over daemons and mounts.
+type ledger struct {
+	rid     notify.ID
+	next    uint64 // the number that is to be told next
+	mounts  int
+	records uint64
+	lost    uint64
+	ends    map[notify.Reason]int
+	broken  int // streams without an end
+}
+
+// enter takes an event and returns what is wrong with it.
+func (l *ledger) enter(ev notify.Event) error {
+	switch ev := ev.(type) {
+	case *notify.Hello:
+		if ev.Next == 0 {
+			return errors.New("hello without a number")
+		}
+		if ev.RID != l.rid {
+			l.rid, l.next = ev.RID, ev.Next
+			l.mounts++
+		}
+	case *notify.Record:
+		if ev.Seq != l.next {
+			return fmt.Errorf("record %d instead of %d", ev.Seq, l.next)
+		}
+		l.records++
+		l.next++
+	case *notify.Lost:
+		if ev.First == 0 {
+			return nil // from before this mount
+		}
+		if ev.First != l.next || ev.Count != ev.Last-ev.First+1 {
+			return fmt.Errorf("lost %+v, but %d comes next", ev, l.next)
+		}
+		l.lost += ev.Count
+		l.next = ev.Last + 1
+	case *notify.End:
+		l.ends[ev.Reason]++
+		if ev.Seq != l.next-1 {
+			return fmt.Errorf("end %+v, but %d comes next", ev, l.next)
+		}
+	case *notify.Waiting:
+		if errors.Is(ev.Err, io.ErrUnexpectedEOF) {
+			l.broken++
+		}
+	}
+	return nil
+}
+
+// keepLedger follows the mount point until stop is called, which returns the account.
+func (c *chaos) keepLedger() (stop func() *ledger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &ledger{ends: make(map[notify.Reason]int)}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ev, err := range notify.Follow(ctx, c.dir, nil) {
+			if err == nil {
+				err = l.enter(ev)
+			}
+			if err != nil && !errors.Is(err, context.Canceled) {
+				c.t.Errorf("the client that goes on: %v", err)
+				return
+			}
+		}
+	})
+	return func() *ledger {
+		cancel()
+		wg.Wait()
+		return l
+	}
 }
 
 // start starts a daemon and a watcher.
@@ -161,6 +237,7 @@ func TestChaos(t *testing.T) {
 
 	last := new(atomic.Uint64)
 	c.start(last)
+	stopLedger := c.keepLedger()
 	taken := make(map[string]int)
 	actions := []struct {
 		name   string
@@ -253,6 +330,12 @@ func TestChaos(t *testing.T) {
 		cmd.Wait()
 	}
 	t.Logf("%v, %d reads of the file, %d records received in order", taken, c.load.Load(), c.seen)
+	l := stopLedger()
+	t.Logf("a client that goes on: %d mounts, %d records and %d lost are all numbers; ends %v, %d streams broke off",
+		l.mounts, l.records, l.lost, l.ends, l.broken)
+	if l.records == 0 {
+		t.Error("the client that goes on got no record")
+	}
 	if c.seen == 0 {
 		t.Error("no records were received")
 	}

@@ -40,6 +40,15 @@ func receive(t *testing.T, c *notify.Client, last uint64) []notify.Record {
 	}
 }
 
+// wantBalance checks that a client accounts for every number from the hello on: each is in
+// one of the records that it got or in a loss that it was told of.
+func wantBalance(t *testing.T, c *notify.Client, records uint64) {
+	t.Helper()
+	if numbers := c.Seq() - (c.Hello().Next - 1); records+c.Lost() != numbers {
+		t.Errorf("%d records and %d lost, but there were %d numbers from %d on", records, c.Lost(), numbers, c.Hello().Next)
+	}
+}
+
 func wantContiguous(t *testing.T, recs []notify.Record) {
 	t.Helper()
 	for i := 1; i < len(recs); i++ {
@@ -296,6 +305,70 @@ func TestUmountWithDaemon(t *testing.T) {
 	}
 }
 
+// A daemon that was stopped by a signal says at once what the kernel dropped meanwhile,
+// although no record follows, and again at the end of the stream.
+func TestLossIsTold(t *testing.T) {
+	f := setup(t)
+	f.create("a", 1)
+	d := f.startDaemon()
+	c := f.dial()
+	if c.Hello().Next == 0 || c.Hello().FSID != f.FSID || c.Hello().RID != f.RID {
+		t.Errorf("hello: %+v", c.Hello())
+	}
+	d.signal(unix.SIGSTOP)
+	const accesses = 5001
+	for range accesses {
+		f.touch("a")
+	}
+	d.signal(unix.SIGCONT)
+	got, lost := uint64(0), uint64(0)
+	for ev, err := range c.Events(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch ev := ev.(type) {
+		case *notify.Record:
+			got++
+		case *notify.Lost:
+			lost += ev.Count
+			if ev.Cause != notify.LostKernel {
+				t.Errorf("%+v", ev)
+			}
+		}
+		if got+lost == accesses {
+			break
+		}
+	}
+	if lost == 0 {
+		t.Error("nothing was lost: this test is too short")
+	}
+	t.Logf("%d records, %d lost", got, lost)
+
+	// The same, but the file system is unmounted before the daemon can look.
+	d.signal(unix.SIGSTOP)
+	for range accesses {
+		f.touch("a")
+	}
+	f.umount()
+	d.signal(unix.SIGCONT)
+	for ev, err := range c.Events(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := ev.(*notify.Record); ok {
+			got++
+		}
+	}
+	wantBalance(t, c, got)
+	if c.End() == nil || c.End().Reason != notify.EndUnmounted {
+		t.Errorf("end: %+v", c.End())
+	}
+	if got+c.Lost() < 2*accesses {
+		t.Errorf("%d records and %d lost of %d accesses", got, c.Lost(), 2*accesses)
+	}
+	d.wait()
+}
+
 // A daemon that is stopped under load delivers all that it has drained, and logs how
 // many records that was.
 func TestStopUnderLoad(t *testing.T) {
@@ -334,8 +407,9 @@ func TestStopUnderLoad(t *testing.T) {
 	if want := fmt.Sprintf(" records=%d ", got); !strings.Contains(d.stderr.String(), want) {
 		t.Errorf("the client got %d records, the daemon says\n%s", got, d.stderr.String())
 	}
-	if got+c.Lost() != last {
-		t.Errorf("got %d records and missed %d up to number %d", got, c.Lost(), last)
+	wantBalance(t, c, got)
+	if c.End() == nil || c.End().Reason != notify.EndStopping || c.End().Seq < last {
+		t.Errorf("the end of the stream after number %d: %+v", last, c.End())
 	}
 	if emitted := f.counter("notify_emitted"); emitted < got {
 		t.Errorf("got %d records of %d emitted", got, emitted)

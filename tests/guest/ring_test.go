@@ -104,7 +104,7 @@ func TestRingFull(t *testing.T) {
 	for name, want := range map[string]string{
 		"fsid": f.FSID.String(), "rid": f.RID.String(),
 		"dropped": strconv.Itoa(lost), "emitted": strconv.Itoa(kept + 1),
-		"state": "alive",
+		"next_seq": strconv.FormatUint(next[0].Seq+1, 10), "state": "alive",
 	} {
 		if info[name] != want {
 			t.Errorf("fdinfo says %s is %q, not %q", name, info[name], want)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc64"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -243,6 +244,8 @@ func TestSoak(t *testing.T) {
 			for !churnEnds.Load() {
 				c, err := notify.Dial(f.dir)
 				if errors.Is(err, notify.ErrRefused) {
+					// clients connect faster than the daemon notices that others
+					// have left
 					continue
 				}
 				if err != nil {
@@ -250,13 +253,13 @@ func TestSoak(t *testing.T) {
 					return
 				}
 				c.SetReadDeadline(time.Now().Add(patience))
-				for range 500 * (n + 1) {
-					// it may be refused: clients connect faster than the daemon
-					// notices that others have left
-					if _, err := c.Next(); err != nil && !errors.Is(err, notify.ErrRefused) {
+				wanted := 500 * (n + 1)
+				for range wanted {
+					if _, err := c.Next(); err != nil {
 						t.Errorf("churning client: %v", err)
 					}
 				}
+				wantBalance(t, c, uint64(wanted))
 				c.Close()
 				visits.Add(1)
 			}
@@ -365,14 +368,24 @@ func TestSoak(t *testing.T) {
 		}
 		t.Logf("stalled client %d was sent %d records and lost %d", i, delivered[i], missed)
 	}
-	for _, s := range append(healthy[1:], stalled...) {
-		s.Close()
-	}
-	healthy[0].Close()
-
 	if n := d.descriptors(); n > fds0 {
 		t.Errorf("%d descriptors at the end, %d at the start", n, fds0)
 	}
+	// From each client's side alone, without a look at state or counters, every number
+	// is accounted for, up to the end.
+	d.signal(unix.SIGTERM)
+	if status := d.wait(); status != 0 {
+		t.Errorf("scoutfs-notifyd ended with %d", status)
+	}
+	for _, s := range append(healthy, stalled...) {
+		for s.take() {
+		}
+		if s.err != io.EOF || s.End() == nil {
+			t.Errorf("a stream ended with %v, %+v", s.err, s.End())
+		}
+		wantBalance(t, s.Client, s.records)
+	}
+
 	average := func(kib []uint64) float64 {
 		sum := 0.0
 		for _, n := range kib {
@@ -388,9 +401,5 @@ func TestSoak(t *testing.T) {
 	t.Logf("resident memory: %d KiB at first, %d KiB at last; by minute %.0f", memory[0], memory[len(memory)-1], minutes)
 	if n := len(minutes); n >= 3 && minutes[n-1] > minutes[0]*1.05 {
 		t.Errorf("resident memory grows by %.1f%% from the first minute to the last", 100*(minutes[n-1]/minutes[0]-1))
-	}
-	d.signal(unix.SIGTERM)
-	if status := d.wait(); status != 0 {
-		t.Errorf("scoutfs-notifyd ended with %d", status)
 	}
 }
