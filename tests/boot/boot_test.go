@@ -33,6 +33,10 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 			guest.Smoke:     {Data: smoke(t)},
 		},
 	}
+	// It may also be built in, or not there, which the test that mounts it says.
+	if found, err := filepath.Glob(filepath.Join(k.Modules, "kernel/fs/overlayfs/overlay.ko*")); err == nil && found != nil {
+		c.Modules = append(c.Modules, "overlay")
+	}
 	// the lengths of the long tests, if not the default
 	for _, name := range []string{"SOAK", "CHAOS", "SEED"} {
 		if v := os.Getenv(name); v != "" {
