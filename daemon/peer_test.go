@@ -3,8 +3,8 @@
 package daemon
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"

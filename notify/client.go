@@ -204,8 +204,11 @@ func (c *Client) take(rec *Record) (Event, error) {
 		if ev.Reason.refusal() {
 			return nil, fmt.Errorf("receive records: %w", &refusedError{ev.Reason})
 		}
+		if err := c.reach(ev.Seq); err != nil {
+			return nil, err
+		}
 		c.end = ev
-		return ev, c.reach(ev.Seq)
+		return ev, nil
 	case *Hello:
 		return nil, fmt.Errorf("receive records: %w: another start", ErrProtocol)
 	}

@@ -4,6 +4,7 @@ package notify
 
 import (
 	"context"
+	"encoding"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -398,6 +399,128 @@ func TestClientAllocatesNothing(t *testing.T) {
 	}
 }
 
+// events encodes control records and records of accesses.
+func events(evs ...Event) []byte {
+	var b []byte
+	for _, ev := range evs {
+		b, _ = ev.(interface{ encoding.BinaryAppender }).AppendBinary(b)
+	}
+	return b
+}
+
+// hello is what a daemon says whose next number is 1.
+func hello() *Hello { return &Hello{Next: 1, RID: 5, Version: Version2} }
+
+// newClient2 returns a client of version 2 that gets packets and then the end.
+func newClient2(t *testing.T, packets ...[]byte) *Client {
+	t.Helper()
+	reads := []scriptedRead{{events(hello()), nil}}
+	for _, p := range packets {
+		reads = append(reads, scriptedRead{p, nil})
+	}
+	c := newClient(&script{reads: append(reads, scriptedRead{nil, io.EOF}, scriptedRead{nil, io.EOF})})
+	c.exact = true
+	if err := c.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (s *script) SetReadDeadline(time.Time) error { return nil }
+
+func rec(seq uint64) *Record { return &Record{Seq: seq, Type: TypeRead, Length: 1} }
+
+// TestClientStream: what a stream of version 2 may say, and what it may not.
+func TestClientStream(t *testing.T) {
+	end := &End{Seq: 2, Reason: EndStopping}
+	for name, tt := range map[string]struct {
+		packets [][]byte
+		events  int // after the hello
+		lost    uint64
+		err     error // nil for an end
+	}{
+		"nothing":             {[][]byte{events(&End{Reason: EndUnmounted})}, 1, 0, nil},
+		"records":             {[][]byte{events(rec(1)), events(rec(2), end)}, 3, 0, nil},
+		"a loss":              {[][]byte{events(rec(1), &Lost{First: 2, Last: 9, Count: 8}, rec(10), &End{Seq: 10})}, 4, 8, nil},
+		"a loss at the end":   {[][]byte{events(&Lost{First: 1, Last: 9, Count: 9}, &End{Seq: 9})}, 2, 9, nil},
+		"idle":                {[][]byte{events(&Idle{}, rec(1), &Idle{Seq: 1}, &End{Seq: 1})}, 4, 0, nil},
+		"resumed":             {[][]byte{events(&Lost{First: 0, Last: 0, Unknown: true, Cause: LostAway}, rec(1), &End{Seq: 1})}, 3, 0, nil},
+		"unknown type":        {[][]byte{events(&Record{Type: 0x9000}, rec(1), &End{Seq: 1})}, 2, 0, nil},
+		"after the end":       {[][]byte{events(&End{}, rec(1))}, 1, 0, nil},
+		"broken off":          {[][]byte{events(rec(1))}, 1, 0, io.ErrUnexpectedEOF},
+		"a silent loss":       {[][]byte{events(rec(1), rec(3))}, 1, 0, ErrProtocol},
+		"a silent loss, idle": {[][]byte{events(rec(1), &Idle{Seq: 2})}, 1, 0, ErrProtocol},
+		"a silent loss, end":  {[][]byte{events(rec(1), end)}, 1, 0, ErrProtocol},
+		"a loss too late":     {[][]byte{events(rec(1), &Lost{First: 3, Last: 3, Count: 1})}, 1, 0, ErrProtocol},
+		"a loss again":        {[][]byte{events(rec(1), &Lost{First: 1, Last: 3, Count: 3})}, 1, 0, ErrProtocol},
+		"a loss backwards":    {[][]byte{events(&Lost{First: 3, Last: 2, Count: 1})}, 0, 0, ErrProtocol},
+		"a second hello":      {[][]byte{events(hello())}, 0, 0, ErrProtocol},
+		"turned away":         {[][]byte{events(&End{Reason: EndProtocol})}, 0, 0, ErrRefused},
+		"the same number":     {[][]byte{events(rec(1), rec(1))}, 1, 0, ErrProtocol},
+		"not a whole record":  {[][]byte{events(rec(1)), {1}}, 1, 0, ErrProtocol},
+		"idle goes back":      {[][]byte{events(rec(1), rec(2), &Idle{Seq: 1})}, 2, 0, ErrProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient2(t, tt.packets...)
+			n := -1
+			var err error
+			for _, err = range c.Events(t.Context()) {
+				if err != nil {
+					break
+				}
+				n++
+			}
+			if n != tt.events || !errors.Is(err, tt.err) || (err == nil) != (c.End() != nil) || c.Lost() != tt.lost {
+				t.Errorf("%d events, %v, lost %d, end %+v", n, err, c.Lost(), c.End())
+			}
+			// Next sees the same stream without its control records.
+			c = newClient2(t, tt.packets...)
+			for err = nil; err == nil; {
+				_, err = c.Next()
+			}
+			if tt.err == nil && err != io.EOF || tt.err != nil && !errors.Is(err, tt.err) {
+				t.Errorf("Next: %v", err)
+			}
+			// And so does ReadBatch.
+			c = newClient2(t, tt.packets...)
+			for err = nil; err == nil; {
+				_, err = c.ReadBatch()
+			}
+			if tt.err == nil && err != io.EOF || tt.err != nil && !errors.Is(err, tt.err) {
+				t.Errorf("ReadBatch: %v", err)
+			}
+		})
+	}
+}
+
+// TestClientFiltered: numbers that are missing were filtered out, and no loss.
+func TestClientFiltered(t *testing.T) {
+	c := newClient2(t, events(rec(3), &Idle{Seq: 7}, &Lost{First: 9, Last: 20, Count: 2, AtMost: true}, rec(30), &End{Seq: 44}))
+	c.exact = false
+	n := 0
+	for _, err := range c.Events(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if n != 6 || c.Lost() != 2 || c.Seq() != 44 {
+		t.Errorf("%d events, lost %d, at %d", n, c.Lost(), c.Seq())
+	}
+}
+
+// TestBeforeHello: what a daemon sent before it had the request is not of the stream.
+func TestBeforeHello(t *testing.T) {
+	c := newClient(&script{reads: []scriptedRead{{records(1), nil}, {records(2), nil}, {events(&Hello{Next: 3}), nil}, {records(3), nil}}})
+	c.exact = true
+	if err := c.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Next(); err != nil || r.Seq != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // FuzzClient splits the data into packets of the first byte's size, and compares the
 // output of a Client with its input.
 func FuzzClient(f *testing.F) {
@@ -418,8 +541,13 @@ func FuzzClient(f *testing.F) {
 		var prev, lost uint64
 		first := true
 		for len(data) > 0 {
-			pkt := data[:min(size, len(data))]
+			pkt := slices.Clone(data[:min(size, len(data))])
 			data = data[len(pkt):]
+			for i := 60; i+2 <= len(pkt); i += RecordSize {
+				// In version 1 there are no control records, and the client skips them.
+				ne := binary.NativeEndian
+				ne.PutUint16(pkt[i:], ne.Uint16(pkt[i:])&^0x8000)
+			}
 			err := c.accept(pkt)
 			bad := len(pkt)%RecordSize != 0 || len(pkt) > RingRecords*RecordSize
 			if bad != errors.Is(err, ErrProtocol) {
@@ -445,6 +573,48 @@ func FuzzClient(f *testing.F) {
 				}
 				prev, first = seq, false
 			}
+		}
+	})
+}
+
+// FuzzStream: whatever a daemon sends, a client of version 2 accounts for each number
+// once or says that the protocol is broken.
+func FuzzStream(f *testing.F) {
+	f.Add(events(hello(), rec(1), &Lost{First: 2, Last: 4, Count: 3}, rec(5), &Idle{Seq: 5}, &End{Seq: 5}), true)
+	f.Add(events(&Hello{Next: 9}, rec(12), &Lost{First: 20, Last: 40, Count: 3, AtMost: true}, &End{Seq: 50}), false)
+	f.Add(events(rec(1), &End{Reason: EndMaxClients}), true)
+	f.Add(events(hello(), hello()), true)
+	f.Fuzz(func(t *testing.T, data []byte, exact bool) {
+		if len(data) > RingRecords*RecordSize {
+			return
+		}
+		c := newClient(&script{reads: []scriptedRead{{data, nil}, {nil, io.EOF}, {nil, io.EOF}, {nil, io.EOF}, {nil, io.EOF}}})
+		c.exact = exact
+		if c.start(t.Context()) != nil {
+			return
+		}
+		from, known := c.hello.Next, c.hello.Next != 0
+		n := uint64(0)
+		var last uint64
+		for ev, err := range c.Events(t.Context()) {
+			if err != nil {
+				return
+			}
+			switch ev := ev.(type) {
+			case *Record:
+				if ev.Seq <= last {
+					t.Fatalf("%d after %d", ev.Seq, last)
+				}
+				last = ev.Seq
+				n++
+			case *Lost:
+				if ev.Cause&(LostAway|LostUnattended) != 0 || ev.Count != ev.Last-ev.First+1 {
+					return
+				}
+			}
+		}
+		if exact && known && n+c.Lost() != c.Seq()-(from-1) {
+			t.Fatalf("%d records and %d lost of the numbers from %d to %d", n, c.Lost(), from, c.Seq())
 		}
 	})
 }

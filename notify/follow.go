@@ -23,7 +23,7 @@ type Waiting struct {
 // soon, one that was stopped may stay away.
 const (
 	followMin = 20 * time.Millisecond
-	followMax = time.Second
+	followMax = 500 * time.Millisecond
 )
 
 // Follow connects to the daemon that serves target, as [Dialer.DialContext] does, and
