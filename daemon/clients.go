@@ -29,11 +29,11 @@ type clients struct {
 	queueLimit uint64 // bytes
 
 	list     []*client
-	turned   []turned // away, and not told so yet
-	polled   int      // how many of list poll was asked for
-	measured uint64   // bytes in all queues, at the last measurement
-	cuts     uint64   // queues that were cut short
-	scratch  []byte   // for a selection of events
+	door     *doorman
+	polled   int    // how many of list poll was asked for
+	measured uint64 // bytes in all queues, at the last measurement
+	cuts     uint64 // queues that were cut short
+	scratch  []byte // for a selection of events
 	lastID   uint64
 	left     traffic // of clients that have left
 	accepted uint64
@@ -45,10 +45,12 @@ type clients struct {
 }
 
 func newClients(cfg *config, ln *listener, s *stream) *clients {
-	return &clients{
+	cs := &clients{
 		log: cfg.log, ln: ln, stream: s,
 		max: cfg.maxClients, sendBuffer: cfg.sendBuffer, queueLimit: uint64(cfg.queueLimit),
 	}
+	cs.door = &doorman{log: cfg.log, stream: s, refuse: cs.refuse}
+	return cs
 }
 
 // broadcast sends records to every client, to those of version 2 with the losses among
@@ -130,12 +132,8 @@ func (cs *clients) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
 		fds = append(fds, unix.PollFd{Fd: int32(c.fd), Events: c.events})
 	}
 	cs.polled = len(cs.list)
-	until = cs.ln.pausedUntil
-	for _, t := range cs.turned {
-		fds = append(fds, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
-		until = earlier(until, t.until)
-	}
-	return fds, until
+	fds, until = cs.door.poll(fds)
+	return fds, earlier(until, cs.ln.pausedUntil)
 }
 
 // serve deals with what poll(2) reports on the descriptors that poll appended.
@@ -147,7 +145,7 @@ func (cs *clients) serve(fds []unix.PollFd) {
 			cs.serveClient(c, revents, now)
 		}
 	}
-	cs.serveTurned(fds[cs.polled:], now)
+	cs.door.serve(fds[cs.polled:], now)
 	cs.reap()
 	// After the others: new clients have no place in fds.
 	cs.accept(listening)
@@ -188,7 +186,7 @@ func (cs *clients) receive(c *client) {
 			level = slog.LevelWarn
 		}
 		c.log.Log(context.Background(), level, "closing the connection of a client that breaks the protocol", "error", err)
-		cs.refused.Protocol++
+		cs.refuse(notify.EndProtocol)
 		if c.speaks2() {
 			c.end(notify.EndProtocol, cs.stream.told, time.Now())
 		}
@@ -210,7 +208,7 @@ func (cs *clients) greet(c *client) {
 	case err == nil:
 	case isFull(err):
 		// There is no memory. A client must not go on without its first packet.
-		cs.refused.Resources++
+		cs.refuse(notify.EndResources)
 		cs.logExhausted(err)
 		cs.drop(c, "no memory for the first packet")
 	default:
@@ -228,9 +226,10 @@ func (cs *clients) accept(ready bool) {
 		if err == unix.EMFILE || err == unix.ENFILE {
 			// Nobody is to wait for a daemon that has no descriptor for them.
 			shortage := err
-			if err = cs.ln.turnAway(cs.sayExhausted); err == nil {
-				cs.changed = true
-				cs.refused.Resources++
+			if fd, err = cs.ln.acceptSpare(); err == nil {
+				cs.door.answer(&turned{fd: fd, reason: notify.EndResources}, time.Now())
+				cs.ln.giveBack(fd)
+				cs.refuse(notify.EndResources)
 				cs.logExhausted(shortage)
 				continue
 			}
@@ -253,7 +252,7 @@ func (cs *clients) admit(fd int) {
 	cs.changed = true
 	pid, refusal := cs.vet(fd)
 	if refusal != 0 {
-		cs.turnAway(fd, pid, refusal)
+		cs.door.turnAway(fd, pid, refusal)
 		return
 	}
 	cs.lastID++
@@ -283,6 +282,24 @@ func (cs *clients) vet(fd int) (pid int32, refusal notify.Reason) {
 		return pid, notify.EndResources
 	}
 	return pid, 0
+}
+
+// refuse counts a connection that was closed for a reason.
+func (cs *clients) refuse(reason notify.Reason) {
+	cs.changed = true
+	switch reason {
+	case notify.EndMaxClients:
+		cs.refused.MaxClients++
+		if cs.tooMany.allow() {
+			cs.log.Warn("turning clients away: there are as many as -max-clients allows", "max_clients", cs.max)
+		}
+	case notify.EndCredentials:
+		cs.refused.Credentials++
+	case notify.EndResources:
+		cs.refused.Resources++
+	case notify.EndProtocol:
+		cs.refused.Protocol++
+	}
 }
 
 // logExhausted logs that something ran out.
@@ -326,11 +343,7 @@ func (cs *clients) close(reason notify.Reason, next uint64) {
 		cs.drop(c, "daemon stops")
 	}
 	cs.list = nil
-	for i := range cs.turned {
-		cs.answer(&cs.turned[i], now)
-		unix.Close(cs.turned[i].fd)
-	}
-	cs.turned = nil
+	cs.door.close()
 }
 
 // describe sets the clients' part of a snapshot.

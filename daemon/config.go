@@ -70,6 +70,7 @@ type config struct {
 	sendBuffer int           // of each client, in bytes; the kernel doubles it
 	queueLimit int           // of all clients' queues together, in bytes of memory
 	interval   time.Duration // between updates of state and metrics, at least
+	started    time.Time     // the process
 	version    string
 	verbose    bool
 	log        *slog.Logger
@@ -77,6 +78,7 @@ type config struct {
 
 func defaultConfig() *config {
 	return &config{
+		started:    time.Now(),
 		runDir:     notify.RunDir,
 		pause:      time.Millisecond,
 		maxClients: 64,

@@ -99,8 +99,8 @@ func FuzzTurnedAway(f *testing.F) {
 		if err := unix.Send(sv[1], pkt, unix.MSG_DONTWAIT); err != nil {
 			t.Skip(err)
 		}
-		cs := &clients{log: log, stream: &stream{mount: testMount, base: 1}}
-		if !cs.answer(&turned{fd: sv[0], reason: notify.EndMaxClients}, time.Now()) {
+		d := &doorman{log: log, stream: &stream{mount: testMount, base: 1}}
+		if !d.answer(&turned{fd: sv[0], reason: notify.EndMaxClients}, time.Now()) {
 			t.Fatal("it still waits for a request")
 		}
 		var req notify.Request

@@ -199,23 +199,27 @@ func (l *listener) open(ready bool) bool {
 	return true
 }
 
-// turnAway accepts a connection with the spare descriptor, has it told why, and closes
-// it, when there is no other to accept it with.
-func (l *listener) turnAway(tell func(fd int)) error {
+// acceptSpare accepts a connection with the spare descriptor, when there is no other to
+// accept it with. giveBack ends it.
+func (l *listener) acceptSpare() (int, error) {
 	if l.spare < 0 {
 		if err := l.keepSpare(); err != nil {
-			return err
+			return -1, err
 		}
 	}
 	unix.Close(l.spare)
 	l.spare = -1
 	fd, err := l.accept()
-	if err == nil {
-		tell(fd)
-		unix.Close(fd)
+	if err != nil {
+		l.keepSpare()
 	}
+	return fd, err
+}
+
+// giveBack ends a connection that acceptSpare has accepted.
+func (l *listener) giveBack(fd int) {
+	unix.Close(fd)
 	l.keepSpare()
-	return err
 }
 
 // accept is accept4(2) without the address, which unix.Accept4 allocates.

@@ -22,6 +22,8 @@ func writeMetrics(b *bytes.Buffer, st *notify.State) {
 	w.gauge("start_time_seconds", "When the daemon started, since the Unix epoch.",
 		fmt.Sprintf("%d.%03d", st.Start.Unix(), st.Start.Nanosecond()/1e6))
 
+	w.gauge("attached_time_seconds", "When the daemon became the mount's reader, since the Unix epoch.",
+		fmt.Sprintf("%d.%03d", st.Attached.Unix(), st.Attached.Nanosecond()/1e6))
 	w.counter("records_total", "Records drained from the kernel.", st.Records)
 	w.counter("kernel_dropped_records_total", "Records the kernel dropped because its ring was full.", st.KernelDropped)
 	w.gauge("last_seq", "Number of the last record drained from the kernel.", st.LastSeq)
@@ -37,6 +39,8 @@ func writeMetrics(b *bytes.Buffer, st *notify.State) {
 	w.sample(st.Refused.Resources, "reason", "resources")
 	w.sample(st.Refused.Protocol, "reason", "protocol")
 
+	w.gauge("queue_limit_bytes", "Memory that all clients' queues may take together.", st.QueueLimit)
+	w.counter("queue_cuts_total", "Times that a client's queue was kept from growing because of that.", st.QueueCuts)
 	w.counter("sent_records_total", "Records sent, added up over all clients.", st.SentRecords)
 	w.counter("sent_packets_total", "Packets sent, added up over all clients.", st.SentPackets)
 	w.counter("sent_bytes_total", "Bytes sent, added up over all clients.", st.SentRecords*notify.RecordSize)

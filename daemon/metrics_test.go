@@ -20,10 +20,10 @@ var update = flag.Bool("update", false, "update the golden files in testdata")
 func TestMetrics(t *testing.T) {
 	busy := &notify.State{
 		Version: `1.0-"x"`, MountPoint: "/mnt/a \\ b\n\"c\" \xff ä", FSID: 0xabc, RID: 0xdef, PID: 42,
-		Start:   time.Unix(1700000000, 7_000_000),
+		Start: time.Unix(1700000000, 7_000_000), Attached: time.Unix(1700000001, 8_000_000),
 		Records: 1000, LastSeq: 1017, KernelDropped: 17, Batches: 30, FullBatches: 2,
 		SentRecords: 1 << 40, SentPackets: 950, LostRecords: 100, LostEpisodes: 3,
-		MaxClients: 64, Accepted: 5,
+		QueueLimit: 1 << 24, QueueCuts: 6, MaxClients: 64, Accepted: 5,
 		Refused: notify.Refusals{MaxClients: 1, Credentials: 2, Resources: 3, Protocol: 4},
 		Clients: []notify.ClientState{
 			{ID: 1, PID: 4242, Records: 1000, Lost: 0},

@@ -128,11 +128,3 @@ func status(st *notify.State) string {
 	return fmt.Sprintf("STATUS=%d clients, %d records, %d dropped by the kernel, %d lost by clients",
 		len(st.Clients), st.Records, st.KernelDropped, st.LostRecords)
 }
-
-// earlier returns the earlier of two times, of which zero is never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 
@@ -29,51 +30,68 @@ type turned struct {
 	until  time.Time
 }
 
-// turnAway ends a connection, and tells it why if its request says that it understands.
-func (cs *clients) turnAway(fd int, pid int32, reason notify.Reason) {
+// doorman tells connections that are turned away why, if their requests say that they
+// understand.
+type doorman struct {
+	log     *slog.Logger
+	stream  *stream
+	refuse  func(reason notify.Reason) // counts one that was closed
+	waiting []turned
+}
+
+// turnAway ends a connection, or lets it wait for its request.
+func (d *doorman) turnAway(fd int, pid int32, reason notify.Reason) {
 	now := time.Now()
 	t := turned{fd: fd, pid: pid, reason: reason, until: now.Add(turnedTime)}
-	if !cs.answer(&t, now) && len(cs.turned) < maxTurned {
-		cs.turned = append(cs.turned, t)
+	if !d.answer(&t, now) && len(d.waiting) < maxTurned {
+		d.waiting = append(d.waiting, t)
 		return
 	}
-	cs.giveUp(&t)
+	d.end(&t)
 }
 
-// giveUp closes a connection that is turned away, and counts it.
-func (cs *clients) giveUp(t *turned) {
-	cs.changed = true
+func (d *doorman) end(t *turned) {
 	unix.Close(t.fd)
-	switch t.reason {
-	case notify.EndMaxClients:
-		cs.refused.MaxClients++
-		if cs.tooMany.allow() {
-			cs.log.Warn("turning clients away: there are as many as -max-clients allows", "max_clients", cs.max)
-		}
-	case notify.EndCredentials:
-		cs.refused.Credentials++
-	case notify.EndResources:
-		cs.refused.Resources++
-	}
+	d.refuse(t.reason)
 }
 
-// serveTurned deals with what poll(2) reports on those turned away, and with those that
-// have waited long enough.
-func (cs *clients) serveTurned(fds []unix.PollFd, now time.Time) {
+// poll appends what poll(2) is to wait for. until is when to call serve even if nothing
+// is ready, zero for never.
+func (d *doorman) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
+	for _, t := range d.waiting {
+		fds = append(fds, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
+		until = earlier(until, t.until)
+	}
+	return fds, until
+}
+
+// serve deals with what poll(2) reports on the descriptors that poll appended, and with
+// those that have waited long enough.
+func (d *doorman) serve(fds []unix.PollFd, now time.Time) {
 	i := -1
-	cs.turned = slices.DeleteFunc(cs.turned, func(t turned) bool {
+	d.waiting = slices.DeleteFunc(d.waiting, func(t turned) bool {
 		i++
-		if !(i < len(fds) && fds[i].Revents != 0 && cs.answer(&t, now)) && now.Before(t.until) {
+		done := fds[i].Revents != 0 && d.answer(&t, now)
+		if !done && now.Before(t.until) {
 			return false
 		}
-		cs.giveUp(&t)
+		d.end(&t)
 		return true
 	})
 }
 
+// close ends all that still wait.
+func (d *doorman) close() {
+	for i := range d.waiting {
+		d.answer(&d.waiting[i], time.Now())
+		d.end(&d.waiting[i])
+	}
+	d.waiting = nil
+}
+
 // answer looks at the request of a connection that is turned away, and tells it why if it
 // is of version 2. done is false if there is no request yet.
-func (cs *clients) answer(t *turned, now time.Time) (done bool) {
+func (d *doorman) answer(t *turned, now time.Time) (done bool) {
 	// The request stays where it is: a client of version 1 sees a reset then, which tells
 	// it that it was refused.
 	var buf [notify.RequestSize2 + 1]byte
@@ -85,18 +103,12 @@ func (cs *clients) answer(t *turned, now time.Time) (done bool) {
 	if err != nil || req.UnmarshalBinary(buf[:n]) != nil || req.Version != notify.Version2 {
 		return true
 	}
-	c := newClient(t.fd, 0, t.pid, cs.log)
+	c := newClient(t.fd, 0, t.pid, d.log)
 	c.req = req
 	// A question who it is needs no place among the clients.
-	if req.Probe && t.reason == notify.EndMaxClients && c.greet(cs.stream, now) == nil {
+	if req.Probe && t.reason == notify.EndMaxClients && c.greet(d.stream, now) == nil {
 		t.reason = notify.EndProbe
 	}
 	c.end(t.reason, 0, now)
 	return true
-}
-
-// sayExhausted tells a connection for which there is no descriptor, if its request has
-// come with it.
-func (cs *clients) sayExhausted(fd int) {
-	cs.answer(&turned{fd: fd, reason: notify.EndResources}, time.Now())
 }

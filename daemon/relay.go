@@ -134,9 +134,7 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 	if err != nil {
 		return nil, fmt.Errorf("make event descriptor: %w", err)
 	}
-	// The start of the process, for now, is that of the relay.
-	now := time.Now()
-	s := &stream{mount: src.Mount(), daemonStart: now, readerStart: now}
+	s := &stream{mount: src.Mount(), daemonStart: cfg.started, readerStart: time.Now()}
 	if first, _, ok := src.Range(); ok {
 		s.base, s.told = first, first-1
 	}

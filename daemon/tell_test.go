@@ -86,20 +86,6 @@ func (a *account) balance() error {
 	return nil
 }
 
-// next returns the next event, which must be of type E.
-func next[E notify.Event](t *testing.T, events func() (notify.Event, error, bool)) (e E) {
-	t.Helper()
-	ev, err, ok := events()
-	if err != nil || !ok {
-		t.Fatalf("no event, but %v, %v", err, ok)
-	}
-	e, ok = ev.(E)
-	if !ok {
-		t.Fatalf("got %T %+v, want %T", ev, ev, e)
-	}
-	return e
-}
-
 func TestHello(t *testing.T) {
 	before := time.Now()
 	d := startDaemon(t, testConfig(t))

@@ -4,6 +4,7 @@
 package docs
 
 import (
+	"encoding"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
@@ -282,7 +282,7 @@ func jsonNames(typ reflect.Type, prefix string) []string {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		name = prefix + name
 		switch {
-		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[time.Time]():
+		case f.Type.Kind() == reflect.Struct && !f.Type.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 			names = append(names, jsonNames(f.Type, name+".")...)
 		case f.Type.Kind() == reflect.Slice:
 			names = append(names, jsonNames(f.Type.Elem(), name+"[].")...)
