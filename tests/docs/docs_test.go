@@ -274,6 +274,26 @@ func TestState(t *testing.T) {
 	}
 }
 
+// scoutfs-notify(1) documents the fields of tail -json's objects that are not those of a
+// record.
+func TestControlObjects(t *testing.T) {
+	page := section(t, read(t, "packaging/man/scoutfs-notify.1"), "DESCRIPTION")
+	got := submatches(`\bDq ([a-z_]+)`, page)
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[notify.Hello](), reflect.TypeFor[notify.Lost](), reflect.TypeFor[notify.Idle](), reflect.TypeFor[notify.End](),
+	} {
+		var names []string
+		for i := range typ.NumField() {
+			names = append(names, typ.Field(i).Tag.Get("json"))
+		}
+		for _, name := range append(names, strings.ToLower(typ.Name())) {
+			if !slices.Contains(got, name) {
+				t.Errorf("scoutfs-notify(1) lacks %q of %v", name, typ)
+			}
+		}
+	}
+}
+
 // jsonNames returns the JSON names of a struct's fields, including nested ones.
 func jsonNames(typ reflect.Type, prefix string) []string {
 	var names []string
