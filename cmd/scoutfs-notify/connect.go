@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,9 +15,13 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
+// dialer returns how to connect to daemons, with a filter.
+func dialer(env *environment, f notify.Filter) *notify.Dialer {
+	return &notify.Dialer{RunDir: env.runDir, Filter: f}
+}
+
 // connect connects to the daemon of a mount. Its errors say what to do.
-func connect(ctx context.Context, env *environment, mount string) (*notify.Client, error) {
-	d := &notify.Dialer{RunDir: env.runDir}
+func connect(ctx context.Context, env *environment, d *notify.Dialer, mount string) (*notify.Client, error) {
 	c, err := d.DialContext(ctx, mount)
 	if err != nil {
 		return nil, explain(env, err, mount)
@@ -24,19 +29,40 @@ func connect(ctx context.Context, env *environment, mount string) (*notify.Clien
 	return c, nil
 }
 
-// explain adds advice to an error from looking for the daemon or reaching it.
+// explain adds advice to an error from looking for the daemon, reaching it, or
+// listening to it.
 func explain(env *environment, err error, mount string) error {
 	switch {
 	case errors.Is(err, notify.ErrNotRunning):
 		return fmt.Errorf("%w: %s", err, startHint(env, mount))
 	case errors.Is(err, notify.ErrRefused):
-		return fmt.Errorf("%w: it has as many clients as it may, or this is not the host's root: see journalctl -u %s", err, unitName(env, mount))
+		return fmt.Errorf("%w: %s", err, refusalHint(env, err, mount))
+	case errors.Is(err, notify.ErrOtherMount):
+		return fmt.Errorf("%w: of the mounts of one file system, a clone or a snapshot included, it serves only one; findmnt -t scoutfs lists them", err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w, and what it had not sent is lost: %s", err, logHint(env, mount))
 	case errors.Is(err, notify.ErrNotScoutFS), errors.Is(err, notify.ErrTarget), errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: name a mount point; findmnt -t scoutfs lists them", err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: only root may see who reads what: run this as root of the host", err)
 	}
 	return err
+}
+
+// refusalHint says what to do about being turned away.
+func refusalHint(env *environment, err error, mount string) string {
+	switch why, _ := notify.Refusal(err); why {
+	case notify.EndMaxClients:
+		return "scoutfs-notify stat lists them; -max-clients of the daemon says how many"
+	case notify.EndCredentials:
+		return "run this as root of the host"
+	}
+	return logHint(env, mount)
+}
+
+// logHint says where the daemon's log is.
+func logHint(env *environment, mount string) string {
+	return "see journalctl -u " + unitName(env, mount)
 }
 
 // startHint says how to start the daemon of a mount.
@@ -99,22 +125,10 @@ func isSocketPath(path string) bool {
 // the directory itself if it is on another file system. info is a process's
 // mountinfo.
 func findMountPoint(info, dir string) string {
-	var found mountinfo.Mount
-	for _, m := range mountinfo.Parse(info) {
-		// A later mount at the same place hides an earlier one.
-		if len(m.Point) >= len(found.Point) && isBelow(dir, m.Point) {
-			found = m
-		}
+	if m, ok := mountinfo.Find(mountinfo.Parse(info), dir); ok && m.Type == notify.FSType {
+		return m.Point
 	}
-	if found.Type != "scoutfs" {
-		return dir
-	}
-	return found.Point
-}
-
-// isBelow tells whether a clean absolute path is dir or below it.
-func isBelow(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+	return dir
 }
 
 // escapeUnitPath does what systemd-escape --path does to an absolute path:

@@ -57,6 +57,8 @@ type environment struct {
 	now       func() time.Time
 	sinceBoot func() time.Duration
 
+	patience time.Duration // with a daemon that does not answer
+
 	statfs func(ctx context.Context, dir string) (notify.Mount, error)
 	runDir string // of the daemons
 	sysfs  string // of ScoutFS's mounts
@@ -70,6 +72,7 @@ func systemEnvironment() *environment {
 		height:    func() int { return terminalHeight(os.Stdout) },
 		now:       time.Now,
 		sinceBoot: sinceBoot,
+		patience:  answerTime,
 		statfs:    notify.StatfsContext,
 		runDir:    notify.RunDir,
 		sysfs:     "/sys/fs/scoutfs",
@@ -154,8 +157,8 @@ func run(ctx context.Context, env *environment, args []string) int {
 	switch {
 	case errors.Is(err, errReported):
 		return exitFailure
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return exitOK
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, context.Canceled):
+		return exitOK // also when it was interrupted
 	case errors.Is(err, syscall.EPIPE):
 		// Whoever read the output has had enough, as in tail | head.
 		return exitOK

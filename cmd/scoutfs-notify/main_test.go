@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,48 +53,6 @@ func runCommand(args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
-// fakeDaemon makes a socket like the daemon's and calls serve for each client.
-func fakeDaemon(t *testing.T, serve func(conn *net.UnixConn)) (path string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "notify")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, notify.SocketName), Net: "unixpacket"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	t.Cleanup(func() {
-		ln.Close()
-		<-done
-	})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := ln.AcceptUnix()
-			if err != nil {
-				return
-			}
-			var req [notify.RequestSize2]byte
-			conn.Read(req[:])
-			serve(conn)
-			conn.Close()
-		}
-	}()
-	return ln.Addr().String()
-}
-
-// sendAll sends all records in one packet.
-func sendAll(conn *net.UnixConn, recs ...notify.Record) {
-	var b []byte
-	for i := range recs {
-		b, _ = recs[i].AppendBinary(b)
-	}
-	conn.Write(b)
-}
-
 func TestCommandLine(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, notify.SocketName)
@@ -131,6 +88,11 @@ func TestCommandLine(t *testing.T) {
 		{"tail flag after the mount point", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
 		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
 		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n` + aNumber},
+		{"tail types", []string{"tail", "-type", "open,write", "a"}, 64, "", `tail: invalid value "open,write" for flag -type: "write" is neither open nor read` + "\n"},
+		{"tail users", []string{"tail", "-uid", "1", "-not-uid", "2", "a"}, 64, "", "tail: -uid and -not-uid: only one of them can be given\nTry 'scoutfs-notify tail -help'.\n"},
+		{"tail processes", []string{"tail", "-not-pid", "1", "-pid", "2", "a"}, 64, "", "tail: -pid and -not-pid: only one of them can be given\n"},
+		{"tail idle", []string{"tail", "-idle", "9ms", "a"}, 64, "", `invalid value "9ms" for flag -idle: out of range: 10ms to 24h0m0s` + "\n"},
+		{"top user", []string{"top", "-uid", "root", "a"}, 64, "", `top: invalid value "root" for flag -uid: "root" is not a whole number from 0 to 4294967295` + "\n"},
 		{"top help", []string{"top", "-h"}, 0, "Usage: scoutfs-notify top", ""},
 		{"top by", []string{"top", "-by", "x", "a"}, 64, "", `top: invalid value "x" for flag -by: not one of inode, process, user` + "\nTry 'scoutfs-notify top -help'.\n"},
 		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", `top: invalid value "x" for flag -sort: not one of bytes, events`},
@@ -145,6 +107,7 @@ func TestCommandLine(t *testing.T) {
 		{"tail other file system", []string{"tail", dir}, 1, "", "identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
 		{"tail file", []string{"tail", file}, 1, "", "find the socket for " + file + ": neither a directory of a mounted ScoutFS nor a socket" + nameOne},
+		{"tail follow no such", []string{"tail", "-f", dir + "/none"}, 1, "", dir + "/none: no such file or directory" + nameOne},
 		{"tail not running", []string{"tail", socket}, 1, "", start},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,9 +127,12 @@ func TestCommandLine(t *testing.T) {
 const someMounts = `21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
 36 21 0:42 / /mnt/my-fs rw,noatime shared:2 - scoutfs /dev/vdb rw
 37 36 0:43 / /mnt/my-fs/scratch rw shared:3 - tmpfs tmpfs rw
+41 21 0:47 / /mnt/over rw - tmpfs tmpfs rw
+42 41 0:48 / /mnt/over/fs rw - scoutfs /dev/vde rw
+43 41 0:49 / /mnt/over rw - tmpfs tmpfs rw
 38 21 0:44 / /mnt/a\040b rw - scoutfs /dev/vdc rw
 39 21 0:45 / /mnt/hidden rw - scoutfs /dev/vdd rw
-40 21 0:46 / /mnt/hidden rw - tmpfs tmpfs rw
+40 39 0:46 / /mnt/hidden rw - tmpfs tmpfs rw
 short line
 `
 
@@ -178,6 +144,7 @@ func TestFindMountPoint(t *testing.T) {
 		"/mnt/my-fs/scratch/a": "/mnt/my-fs/scratch/a",
 		"/mnt/a b/c":           "/mnt/a b",
 		"/mnt/hidden/a":        "/mnt/hidden/a",
+		"/mnt/over/fs":         "/mnt/over/fs",
 		"/":                    "/",
 	} {
 		if got := findMountPoint(someMounts, dir); got != want {
@@ -191,7 +158,7 @@ func TestUnitName(t *testing.T) {
 	dir := t.TempDir()
 	env := &environment{proc: filepath.Join(dir, "proc")}
 	mounted := filepath.Join(dir, "my-fs")
-	write(t, filepath.Join(env.proc, "self", "mountinfo"), "36 21 0:42 / "+mounted+" rw - scoutfs /dev/vdb rw\n")
+	write(t, filepath.Join(env.proc, "self", "mountinfo"), "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 21 0:42 / "+mounted+" rw - scoutfs /dev/vdb rw\n")
 	mkdir(t, filepath.Join(mounted, "a", "b"))
 	link := filepath.Join(dir, "link")
 	if err := os.Symlink(filepath.Join(mounted, "a"), link); err != nil {
@@ -199,7 +166,7 @@ func TestUnitName(t *testing.T) {
 	}
 	stale := filepath.Join(dir, "run", notify.SocketName)
 	write(t, filepath.Join(dir, "run", notify.StateName), `{"mount_point": "/mnt/scoutfs", "fsid": "0123456789abcdef", "rid": "0123456789abcdef"}`)
-	other := fakeDaemon(t, func(*net.UnixConn) {})
+	other := fakeDaemon(t, func(*fakeClient) {})
 	quoted := "'scoutfs-notifyd@" + escapeUnitPath(mounted) + ".service'"
 	for arg, want := range map[string]string{
 		mounted:                       quoted,

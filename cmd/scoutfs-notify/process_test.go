@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -212,7 +211,7 @@ func TestTopProcessEnds(t *testing.T) {
 		out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: 9, key: keys["process"], compare: orders["events"],
 		rates: make(map[uint64]*rate), processes: newProcesses(env),
 	}
-	if err := top.run(s, time.Second, 1); err != nil && err != io.EOF {
+	if _, err := top.run(t.Context(), s, time.Second, 1); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []string{

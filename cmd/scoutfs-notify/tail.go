@@ -3,12 +3,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -16,106 +16,159 @@ import (
 )
 
 const tailAbout = `Prints a line for each access, in the order in which they happened, and one for
-each gap in them: "lost 17 records". Ends, with exit status 0, when the file
-system is unmounted or the daemon stops or is restarted, and says so.
+each loss as soon as it is known: "lost 17 records (queue)". Ends with the stream
+and says why; with -f it goes on when the daemon is back or the file system is
+mounted again, and prints what it missed meanwhile.
 
-With -json each line is an object. Its "type" is "open", "read", "lost", or
-"type" and a number for one that this version does not know. A "lost" one has
-"count" and the "seq" of the first record that is missing; the others have the
-fields of the record, which scoutfs-notify(5) describes, and "time".
+scoutfs-notify(1) says what the lines mean, and what the objects of -json are.
 `
 
 // runTail is the command tail.
 func runTail(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print JSON Lines")
+	follow := flags.Bool("f", false, "go on over restarts of the daemon, unmounts and mounts")
+	flags.BoolVar(follow, "follow", false, "the same as -f")
 	var count uint64
 	flags.Var(cli.Count(&count), "n", "end after `count` records; 0 for never (the default)")
+	var idle time.Duration
+	flags.Var(cli.Duration(&idle, notify.IdleMin, notify.IdleMax), "idle", "print a sign of life whenever there was nothing to tell for `duration`, at least 10ms")
+	var ff filterFlags
+	ff.define(flags)
 	mount, err := parseFlags(env, flags, tailAbout, args)
 	if err != nil {
 		return err
 	}
-
-	c, err := connect(ctx, env, mount)
+	f, err := ff.filter("tail")
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	// What has been received is printed before the end.
-	defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(0, 1)) })()
+	d := dialer(env, f)
+	d.Idle = idle.Truncate(time.Millisecond)
 
-	out := bufio.NewWriterSize(env.stdout, 64<<10)
-	var p printer = &textPrinter{w: out}
+	out := newEagerWriter(env.stdout)
+	var p printer = &textPrinter{w: out, follow: *follow}
 	if *asJSON {
-		p = &jsonPrinter{enc: json.NewEncoder(out)}
+		p = newJSONPrinter(out)
 	}
-	err = tail(c, p, out, count)
-	if ctx.Err() != nil {
-		err = nil
+	events, err := openStream(ctx, env, d, mount, *follow)
+	if err != nil {
+		return err
 	}
-	return ended(env, err, "tail", mount)
+	end, err := tail(events, p, count)
+	if ferr := out.close(); ferr != nil {
+		return ferr // also if it was a write that failed before
+	}
+	return ended(env, end, err, "tail", mount)
 }
 
-// ended turns the end of a stream into the end of the command: a success, but one
-// that whoever waits for records, person or program, wants to know about.
-func ended(env *environment, err error, command, mount string) error {
-	if err == io.EOF {
-		fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: the file system was unmounted, or scoutfs-notifyd was stopped or restarted\n", command, printable(mount))
-		return nil
+// openStream returns the events of a mount, for once or for good.
+func openStream(ctx context.Context, env *environment, d *notify.Dialer, mount string, follow bool) (iter.Seq2[notify.Event, error], error) {
+	if follow {
+		return notify.Follow(ctx, mount, d), nil
 	}
+	c, err := connect(ctx, env, d, mount)
 	if err != nil {
-		return explain(env, fmt.Errorf("%s %s: %w", command, mount, err), mount)
+		return nil, err
 	}
+	return func(yield func(notify.Event, error) bool) {
+		defer c.Close()
+		c.Events(ctx)(yield)
+	}, nil
+}
+
+// ended turns the end of a stream into the end of the command: one that whoever waits
+// for records, person or program, wants to know about, and a success unless something
+// failed. end is nil if the command did not wait for it.
+func ended(env *environment, end *notify.End, err error, command, mount string) error {
+	switch {
+	case err != nil:
+		return explain(env, fmt.Errorf("%s %s: %w", command, mount, err), mount)
+	case end == nil:
+		return nil
+	case end.Reason == notify.EndFailed:
+		return fmt.Errorf("%s %s: the stream ended: %v: %s", command, mount, end.Reason, logHint(env, mount))
+	}
+	fmt.Fprintf(env.stderr, "scoutfs-notify: %s %s: the stream ended: %v\n", command, printable(mount), end.Reason)
 	return nil
 }
 
-// tail prints count records, or if that is 0 all until the stream ends, with
-// io.EOF.
-func tail(c *notify.Client, p printer, out *bufio.Writer, count uint64) error {
-	var lost, seq uint64
-	for n := uint64(0); count == 0 || n < count; n++ {
-		if c.Buffered() == 0 {
-			// There is nothing more for now: show what there is.
-			if err := out.Flush(); err != nil {
-				return err
-			}
-		}
-		r, err := c.Next()
+// tail prints events until there have been count records, or if that is 0 all. It
+// returns the last event if that is the end of the stream.
+func tail(events iter.Seq2[notify.Event, error], p printer, count uint64) (end *notify.End, err error) {
+	n := uint64(0)
+	for ev, err := range events {
 		if err != nil {
-			if ferr := out.Flush(); ferr != nil {
-				return ferr
+			return nil, err
+		}
+		if err := p.print(ev); err != nil {
+			return nil, err
+		}
+		end = nil
+		switch ev := ev.(type) {
+		case *notify.Record:
+			if n++; n == count {
+				return nil, nil
 			}
-			return err
+		case *notify.End:
+			end = ev
 		}
-		if l := c.Lost() - lost; l > 0 {
-			lost += l
-			if err := p.lost(seq+1, l); err != nil {
-				return err
-			}
-		}
-		if err := p.record(&r); err != nil {
-			return err
-		}
-		seq = r.Seq
 	}
-	return out.Flush()
+	return end, nil
 }
 
 // printer prints a stream's events.
 type printer interface {
-	record(r *notify.Record) error
-	// lost prints that count records are missing, of which seq is the first.
-	lost(seq, count uint64) error
+	print(ev notify.Event) error
 }
 
 // textPrinter prints lines for people.
 type textPrinter struct {
-	w   *bufio.Writer
-	buf []byte
+	w      io.Writer
+	follow bool // tell one stream from the next
+	buf    []byte
 }
 
-func (p *textPrinter) record(r *notify.Record) error {
-	b := r.Time().Local().AppendFormat(p.buf[:0], "15:04:05.000000")
+func (p *textPrinter) print(ev notify.Event) error {
+	b := p.buf[:0]
+	switch ev := ev.(type) {
+	case *notify.Record:
+		b = appendRecord(b, ev)
+	case *notify.Lost:
+		b = fmt.Appendln(b, ev)
+	case *notify.Idle:
+		b = appendTime(b, ev.Time)
+		b = fmt.Appendf(b, " idle, told up to number %d\n", ev.Seq)
+	case *notify.Hello:
+		if !p.follow {
+			return nil
+		}
+		b = fmt.Appendf(b, "connected: mount %v of file system %v, next is number %s\n", ev.RID, ev.FSID, number(ev.Next))
+	case *notify.End:
+		if !p.follow {
+			return nil // the command ends with it
+		}
+		b = fmt.Appendf(b, "ended: %v\n", ev.Reason)
+	case *notify.Waiting:
+		b = fmt.Appendf(b, "waiting: %s\n", printable(ev.Err.Error()))
+	}
+	p.buf = b
+	_, err := p.w.Write(b)
+	return err
+}
+
+// number writes the number of an access.
+func number(seq uint64) string {
+	if seq == 0 {
+		return "not known yet"
+	}
+	return fmt.Sprint(seq)
+}
+
+func appendTime(b []byte, t time.Time) []byte { return t.Local().AppendFormat(b, "15:04:05.000000") }
+
+func appendRecord(b []byte, r *notify.Record) []byte {
+	b = appendTime(b, r.Time())
 	b = fmt.Appendf(b, " %-4s ino %d", r.Type, r.Ino)
 	if r.Type == notify.TypeRead {
 		b = fmt.Appendf(b, " offset %d length %d", r.Offset, r.Length)
@@ -124,37 +177,60 @@ func (p *textPrinter) record(r *notify.Record) error {
 	if r.TID != r.PID {
 		b = fmt.Appendf(b, " tid %d", r.TID)
 	}
-	b = fmt.Appendf(b, " uid %d gid %d flags %s\n", r.UID, r.GID, flagNames(r.OpenFlags))
-	p.buf = b
-	_, err := p.w.Write(b)
-	return err
+	return fmt.Appendf(b, " uid %d gid %d flags %s\n", r.UID, r.GID, flagNames(r.OpenFlags))
 }
 
-func (p *textPrinter) lost(seq, count uint64) error {
-	noun := "records"
-	if count == 1 {
-		noun = "record"
-	}
-	_, err := fmt.Fprintf(p.w, "lost %d %s\n", count, noun)
-	return err
-}
-
-// jsonPrinter prints JSON Lines.
+// jsonPrinter prints JSON Lines. The order of the types' fields is that of the output.
 type jsonPrinter struct {
 	enc *json.Encoder
+	raw *json.Encoder // for texts from outside
 }
 
-func (p *jsonPrinter) record(r *notify.Record) error {
-	return p.enc.Encode(struct {
-		*notify.Record
-		Time time.Time `json:"time"`
-	}{r, r.Time()})
+func newJSONPrinter(w io.Writer) *jsonPrinter {
+	return &jsonPrinter{json.NewEncoder(w), json.NewEncoder(printableJSON{w})}
 }
 
-func (p *jsonPrinter) lost(seq, count uint64) error {
-	return p.enc.Encode(struct {
-		Type  string `json:"type"`
-		Count uint64 `json:"count"`
-		Seq   uint64 `json:"seq"`
-	}{"lost", count, seq})
+// control is what the objects for control records begin with.
+type control struct {
+	Type   notify.Type `json:"type"`
+	TimeNS uint64      `json:"time_ns"`
+}
+
+func newControl(typ notify.Type, t time.Time) control { return control{typ, uint64(t.UnixNano())} }
+
+func (p *jsonPrinter) print(ev notify.Event) error {
+	switch ev := ev.(type) {
+	case *notify.Record:
+		return p.enc.Encode(struct {
+			*notify.Record
+			Time time.Time `json:"time"`
+		}{ev, ev.Time()})
+	case *notify.Hello:
+		return p.enc.Encode(struct {
+			control
+			*notify.Hello
+		}{newControl(notify.TypeHello, ev.Time), ev})
+	case *notify.Lost:
+		return p.enc.Encode(struct {
+			control
+			*notify.Lost
+		}{newControl(notify.TypeLost, ev.Time), ev})
+	case *notify.Idle:
+		return p.enc.Encode(struct {
+			control
+			*notify.Idle
+		}{newControl(notify.TypeIdle, ev.Time), ev})
+	case *notify.End:
+		return p.enc.Encode(struct {
+			control
+			*notify.End
+			Code uint32 `json:"code"`
+		}{newControl(notify.TypeEnd, ev.Time), ev, uint32(ev.Reason)})
+	case *notify.Waiting:
+		return p.raw.Encode(struct {
+			Type  string `json:"type"`
+			Error string `json:"error"`
+		}{"waiting", ev.Err.Error()})
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"slices"
@@ -21,7 +22,8 @@ import (
 
 const topAbout = `Shows which files (inodes), processes or users read most in the last interval.
 On a terminal the table is renewed in place; elsewhere one follows the other.
-Ends with the stream, as tail does.
+The second line says what was lost in the interval. Ends with the stream, and says
+why.
 `
 
 // maxRows bounds how many keys are told apart in an interval, and so the memory
@@ -37,7 +39,13 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	flags.Var(cli.Duration(&interval, 10*time.Millisecond, math.MaxInt64), "interval", "`duration` from one table to the next, at least 10ms")
 	flags.Var(cli.Count(&count), "n", "end after `count` tables; 0 for never (the default)")
 	flags.Var(cli.Int(&rows, 1, math.MaxInt), "rows", "show at most `count` rows, 1 or more; a terminal may have room for fewer")
+	var ff filterFlags
+	ff.define(flags)
 	mount, err := parseFlags(env, flags, topAbout, args)
+	if err != nil {
+		return err
+	}
+	f, err := ff.filter("top")
 	if err != nil {
 		return err
 	}
@@ -49,24 +57,19 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 		t.processes = newProcesses(env)
 	}
 
-	c, err := connect(ctx, env, mount)
+	c, err := connect(ctx, env, dialer(env, f), mount)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	err = t.run(c, interval, count)
-	if ctx.Err() != nil {
-		err = nil
-	}
-	return ended(env, err, "top", mount)
+	end, err := t.run(ctx, c, interval, count)
+	return ended(env, end, err, "top", mount)
 }
 
-// batches is a notify.Client, or a test's.
-type batches interface {
-	ReadBatch() ([]notify.Record, error)
+// stream is a notify.Client, or a test's.
+type stream interface {
+	Events(ctx context.Context) iter.Seq2[notify.Event, error]
 	SetReadDeadline(t time.Time) error
-	Lost() uint64
 }
 
 // rate is what was opened and read under one key in an interval.
@@ -139,36 +142,68 @@ type top struct {
 	rest  rate // of the keys that rates has no room for
 	total rate
 	since time.Time
-	lost  uint64
-	shown uint64 // tables
+	lost  notify.Lost // in the interval
+	shown uint64      // tables
 }
 
-// run shows count tables, or if that is 0 all until the stream ends, with io.EOF.
-func (t *top) run(c batches, interval time.Duration, count uint64) error {
+// run shows count tables, or if that is 0 all until the stream ends. It returns the end
+// of the stream if it came to that.
+func (t *top) run(ctx context.Context, s stream, interval time.Duration, count uint64) (end *notify.End, err error) {
 	t.since = t.env.now()
-	next := t.since.Add(interval)
-	c.SetReadDeadline(next)
 	for count == 0 || t.shown < count {
-		batch, err := c.ReadBatch()
-		if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
+		next := t.since.Add(interval)
+		s.SetReadDeadline(next)
+		end, err := t.collect(ctx, s, next)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		for i := range batch {
-			t.add(&batch[i])
+		if err := t.show(t.env.now()); err != nil {
+			return nil, err
 		}
-		now := t.env.now()
-		if err == io.EOF || !now.Before(next) {
-			if err := t.show(now, c.Lost()); err != nil {
-				return err
-			}
-			next = now.Add(interval)
-			c.SetReadDeadline(next)
-		}
-		if err == io.EOF {
-			return err
+		if end != nil || err != nil {
+			return end, err
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// collect adds up what comes until a time, or until the end of the stream.
+func (t *top) collect(ctx context.Context, s stream, until time.Time) (end *notify.End, err error) {
+	for ev, err := range s.Events(ctx) {
+		switch ev := ev.(type) {
+		case *notify.Record:
+			t.add(ev)
+		case *notify.Lost:
+			t.lose(ev)
+		case *notify.End:
+			return ev, nil
+		}
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case !t.env.now().Before(until):
+			return nil, nil
+		}
+	}
+	return nil, io.ErrUnexpectedEOF // it yields the end or an error before
+}
+
+// lose adds a loss to those of the interval.
+func (t *top) lose(l *notify.Lost) {
+	t.lost.Count += l.Count
+	t.lost.Cause |= l.Cause
+	t.lost.AtMost = t.lost.AtMost || l.AtMost
+	t.lost.Unknown = t.lost.Unknown || l.Unknown
+}
+
+// losses says what was lost in the interval.
+func (t *top) losses() string {
+	if t.lost.Count == 0 && !t.lost.Unknown {
+		return "lost nothing"
+	}
+	return t.lost.String()
 }
 
 func (t *top) add(rec *notify.Record) {
@@ -191,7 +226,7 @@ func (t *top) add(rec *notify.Record) {
 }
 
 // show prints a table and starts a new interval.
-func (t *top) show(now time.Time, lost uint64) error {
+func (t *top) show(now time.Time) error {
 	sorted := make([]*rate, 0, len(t.rates))
 	for _, r := range t.rates {
 		sorted = append(sorted, r)
@@ -214,7 +249,7 @@ func (t *top) show(now time.Time, lost uint64) error {
 
 	per := now.Sub(t.since).Seconds()
 	fmt.Fprintf(t.out, "%s  %s  %s%s", now.Local().Format("15:04:05"), printable(t.mount), t.total.format(per), eol)
-	fmt.Fprintf(t.out, "%d lost, %d shown of %d%s", lost-t.lost, min(rows, len(sorted)), len(sorted), eol)
+	fmt.Fprintf(t.out, "%s, %d shown of %d%s", t.losses(), min(rows, len(sorted)), len(sorted), eol)
 	fmt.Fprintf(t.out, "%s %10s %10s %12s%s", t.key.header, "OPENS/S", "READS/S", "BYTES/S", eol)
 	for _, r := range sorted[:min(rows, len(sorted))] {
 		fmt.Fprintf(t.out, "%s %10.1f %10.1f %12s%s", t.key.row(r),
@@ -232,7 +267,7 @@ func (t *top) show(now time.Time, lost uint64) error {
 		t.processes.next()
 	}
 	t.rest, t.total = rate{}, rate{}
-	t.since, t.lost = now, lost
+	t.since, t.lost = now, notify.Lost{}
 	t.shown++
 	return t.out.Flush()
 }

@@ -96,6 +96,34 @@ func Choice(p *string, words ...string) flag.Value {
 	}}
 }
 
+// List returns a flag's value for a list with commas between its entries, at most that
+// many. Each use of the flag adds to the list at p.
+func List[T any](p *[]T, most int, parse func(string) (T, error)) flag.Value {
+	return &value[[]T]{p, func(s string) ([]T, error) {
+		list := slices.Clone(*p)
+		for word := range strings.SplitSeq(s, ",") {
+			v, err := parse(word)
+			if err != nil {
+				return nil, fmt.Errorf("%q is %w", word, err)
+			}
+			list = append(list, v)
+		}
+		if len(list) > most {
+			return nil, fmt.Errorf("more than %d entries", most)
+		}
+		return list, nil
+	}}
+}
+
+// Number parses a whole number of up to some bits, as an entry of a List.
+func Number[T uint32 | uint64](s string) (T, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if v := T(n); err == nil && uint64(v) == n {
+		return v, nil
+	}
+	return 0, fmt.Errorf("not a whole number from 0 to %d", ^T(0))
+}
+
 // value is a flag.Value.
 type value[T any] struct {
 	p     *T

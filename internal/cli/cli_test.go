@@ -7,6 +7,8 @@ import (
 	"flag"
 	"io"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ type options struct {
 	rows, size   int
 	count        uint64
 	by           string
+	users        []uint32
 }
 
 func newFlags() (*options, *flag.FlagSet) {
@@ -30,6 +33,7 @@ func newFlags() (*options, *flag.FlagSet) {
 	flags.Var(Int(&o.size, 10, 2000), "size", "queue of `bytes`")
 	flags.Var(Count(&o.count), "n", "end after `count`; 0 for never (the default)")
 	flags.Var(Choice(&o.by, "inode", "user"), "by", "add up by `key`")
+	flags.Var(List(&o.users, 3, Number[uint32]), "users", "only these `users`")
 	return o, flags
 }
 
@@ -53,6 +57,10 @@ func TestFlags(t *testing.T) {
 		{"-n=18446744073709551615", ""},
 		{"-n=-1", `invalid value "-1" for flag -n: not a whole number, 0 or more`},
 		{"-by=user", ""},
+		{"-users=0,4294967295", ""},
+		{"-users=4294967296", `invalid value "4294967296" for flag -users: "4294967296" is not a whole number from 0 to 4294967295`},
+		{"-users=1,,2", `invalid value "1,,2" for flag -users: "" is not a whole number from 0 to 4294967295`},
+		{"-users=1,2,3,4", `invalid value "1,2,3,4" for flag -users: more than 3 entries`},
 		{"-by=x", `invalid value "x" for flag -by: not one of inode, user`},
 	} {
 		o, flags := newFlags()
@@ -65,10 +73,38 @@ func TestFlags(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.arg, got, tt.want)
 		}
-		if (*o == before) != (tt.want != "") {
+		if reflect.DeepEqual(*o, before) != (tt.want != "") {
 			t.Errorf("%s: set to %+v", tt.arg, *o)
 		}
 	}
+}
+
+// A flag that is given again adds to its list, or leaves it as it is.
+func TestList(t *testing.T) {
+	o, flags := newFlags()
+	if err := flags.Parse([]string{"-users=7", "-users=8,9"}); err != nil || !slices.Equal(o.users, []uint32{7, 8, 9}) {
+		t.Errorf("%v, %v", o.users, err)
+	}
+	if err := flags.Parse([]string{"-users=10"}); err == nil || !slices.Equal(o.users, []uint32{7, 8, 9}) {
+		t.Errorf("%v, %v", o.users, err)
+	}
+}
+
+// FuzzList: what is accepted is what strconv makes of the parts, and no part is left out.
+func FuzzList(f *testing.F) {
+	f.Add("1,2")
+	f.Add("1,,18446744073709551616")
+	f.Fuzz(func(t *testing.T, s string) {
+		var small []uint32
+		var large []uint64
+		err32, err64 := List(&small, 3, Number[uint32]).Set(s), List(&large, 3, Number[uint64]).Set(s)
+		if n := strings.Count(s, ",") + 1; err64 == nil && (len(large) != n || n > 3) || err64 != nil && len(large) != 0 {
+			t.Errorf("%q: %d, %v", s, large, err64)
+		}
+		if err32 == nil && err64 != nil || err32 == nil && !slices.EqualFunc(small, large, func(a uint32, b uint64) bool { return uint64(a) == b }) {
+			t.Errorf("%q: %d and %d, %v", s, small, large, err64)
+		}
+	})
 }
 
 // The help text has defaults and names of values, like those of package flag's types.
@@ -92,6 +128,8 @@ func TestHelp(t *testing.T) {
     	show count rows (default 20)
   -size bytes
     	queue of bytes (default 1000)
+  -users users
+    	only these users
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", &b)

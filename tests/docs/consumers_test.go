@@ -5,13 +5,18 @@ package docs
 import (
 	"bytes"
 	"context"
+	"encoding"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,77 +78,149 @@ func TestReadmeGo(t *testing.T) {
 	buildGo(t, `package main
 
 import (
+	"context"
 	"fmt"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		fmt.Println(err)
 	}
 }
 
-func run() error {
-`+code+"}\n")
+func run(ctx context.Context) error {
+`+code+"return nil\n}\n")
 }
 
-// The programs of docs/consumers.md receive records, tell losses from restarts, and
-// reconnect.
+// quick is the sign of life that the consumers ask for here, instead of one a minute.
+const quick = 500 * time.Millisecond
+
+// impatient returns a program that asks for signs of life more often.
+func impatient(t *testing.T, code string) string {
+	t.Helper()
+	const minute = "60000"
+	if strings.Count(code, minute) != 1 {
+		t.Fatalf("the program does not have %s once", minute)
+	}
+	return strings.Replace(code, minute, strconv.FormatInt(quick.Milliseconds(), 10), 1)
+}
+
+// consumers are the programs of docs/consumers.md.
+var consumers = []struct {
+	name  string
+	idle  time.Duration                                  // which it asks for
+	start func(t *testing.T, doc string) (argv []string) // the command line without the socket
+	want  string
+}{
+	{"C", quick, startC, wantPlain},
+	{"Python", quick, startPython, wantPlain},
+	{"Go", 0, func(t *testing.T, doc string) []string { return []string{buildGo(t, block(t, doc, "## Go", "go"))} }, wantGo},
+}
+
+func startC(t *testing.T, doc string) []string {
+	cc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip("skipped: there is no gcc; on Debian: apt-get install gcc libc6-dev")
+	}
+	s, err := repo.Newest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// where the package installs them
+	dir := t.TempDir()
+	err = os.Mkdir(filepath.Join(dir, "scoutfs"), 0o755)
+	for name, text := range map[string]string{
+		"scoutfs/notify_ioctl.h":  s.Header(),
+		"scoutfs/notify_socket.h": read(t, "packaging/include/scoutfs/notify_socket.h"),
+		"consumer.c":              impatient(t, block(t, doc, "## C", "c")),
+	} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "consumer")
+	cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-O2", "-I", dir, "-o", program, filepath.Join(dir, "consumer.c"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return []string{program}
+}
+
+func startPython(t *testing.T, doc string) []string {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("skipped: there is no python3; on Debian: apt-get install python3")
+	}
+	program := filepath.Join(t.TempDir(), "consumer.py")
+	if err := os.WriteFile(program, []byte(impatient(t, block(t, doc, "## Python", "python"))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []string{python, program}
+}
+
+const wantPlain = `ended (reason 6)
+mount 00000000000000aa
+open ino 7 uid 1000
+read ino 7 uid 1000 offset 4096 length 100
+lost 2 (cause 2)
+open ino 7 uid 1000
+lost at most 1 (cause 1)
+no sign of life
+lost 3 (cause 3)
+ended (reason 2)
+mount 00000000000000aa
+lost 7 and maybe more (cause 12)
+open ino 7 uid 1000
+broke off
+mount 00000000000000aa
+broke off
+mount 00000000000000aa
+lost 4 (cause 4)
+ended (reason 1)
+mount 00000000000000bb
+lost 0 and maybe more (cause 12)
+open ino 7 uid 1000
+ended (reason 3)
+`
+
+const wantGo = `waiting: connect to SOCKET: scoutfs-notifyd is not running
+mount 00000000000000aa
+open ino 7 uid 1000
+read ino 7 uid 1000 offset 4096 length 100
+lost 2 records (queue)
+open ino 7 uid 1000
+lost at most 1 record (kernel)
+lost 3 records (kernel+queue)
+ended: scoutfs-notifyd was stopped
+mount 00000000000000aa
+lost 7 records, and maybe any number besides (away+unattended)
+open ino 7 uid 1000
+waiting: receive records: unexpected EOF: scoutfs-notifyd was killed
+mount 00000000000000aa
+waiting: receive records: unexpected EOF: scoutfs-notifyd was killed
+mount 00000000000000aa
+lost 4 records (away)
+ended: the file system was unmounted
+mount 00000000000000bb
+may have lost any number of records (away+unattended)
+open ino 7 uid 1000
+ended: scoutfs-notifyd is restarting
+`
+
+// The programs of docs/consumers.md say all that a daemon tells them, over restarts,
+// crashes and remounts, and that of a silent one.
 func TestConsumers(t *testing.T) {
 	t.Parallel()
 	doc := read(t, "docs/consumers.md")
-	for _, tt := range []struct {
-		name  string
-		start func(t *testing.T) []string // returns the command line without the socket
-	}{
-		{"C", func(t *testing.T) []string {
-			cc, err := exec.LookPath("gcc")
-			if err != nil {
-				t.Skip("there is no gcc; on Debian: apt-get install gcc libc6-dev")
-			}
-			s, err := repo.Newest()
-			if err != nil {
-				t.Fatal(err)
-			}
-			// where the package installs it
-			dir := t.TempDir()
-			err = os.Mkdir(filepath.Join(dir, "scoutfs"), 0o755)
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, "scoutfs/notify_ioctl.h"), []byte(s.Header()), 0o644)
-			}
-			source := filepath.Join(dir, "consumer.c")
-			if err == nil {
-				err = os.WriteFile(source, []byte(block(t, doc, "## C", "c")), 0o644)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			program := filepath.Join(dir, "consumer")
-			cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-O2", "-I", dir, "-o", program, source)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			return []string{program}
-		}},
-		{"Python", func(t *testing.T) []string {
-			python, err := exec.LookPath("python3")
-			if err != nil {
-				t.Skip("there is no python3; on Debian: apt-get install python3")
-			}
-			program := filepath.Join(t.TempDir(), "consumer.py")
-			if err := os.WriteFile(program, []byte(block(t, doc, "## Python", "python")), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			return []string{python, program}
-		}},
-		{"Go", func(t *testing.T) []string {
-			return []string{buildGo(t, block(t, doc, "## Go", "go"))}
-		}},
-	} {
+	for _, tt := range consumers {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			argv := tt.start(t)
+			argv := tt.start(t, doc)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 
@@ -155,39 +232,103 @@ func TestConsumers(t *testing.T) {
 			defer os.RemoveAll(dir)
 			path := filepath.Join(dir, notify.SocketName)
 			cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], path)...)
-			var out, errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &errs
+			out := &watched{line: "no sign of life\n", seen: make(chan struct{})}
+			var errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr = out, &errs
 			// It must wait for a socket that does not exist yet.
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(100 * time.Millisecond)
-			err = serve(ctx, path)
-			cancel()
-			cmd.Wait()
+			stop := func() {
+				cancel()
+				cmd.Wait()
+			}
+			d := daemon{idle: tt.idle, silent: out.seen, stop: stop}
+			if tt.idle == 0 {
+				d.silent = nil
+			}
+			err = d.serve(ctx, path)
+			stop()
 			if err != nil {
 				t.Errorf("%v: %s", err, &errs)
 			}
-			const want = `open ino 7 uid 1000
-read ino 7 uid 1000 offset 4096 length 100
-lost 2
-open ino 7 uid 1000
-open ino 7 uid 1000
-connected again, some may be missing
-open ino 7 uid 1000
-mounted anew
-open ino 7 uid 1000
-`
-			if out.String() != want {
-				t.Errorf("got\n%s\nwant\n%s\nerrors: %s", &out, want, &errs)
+			if got := strings.ReplaceAll(out.text.String(), path, "SOCKET"); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s\nerrors: %s", got, tt.want, &errs)
 			}
 		})
 	}
 }
 
-// serve acts as a daemon that refuses its first client, is restarted, and then serves
-// another mount.
-func serve(ctx context.Context, path string) error {
+// watched keeps what is written to it, and says when there is a line.
+type watched struct {
+	text strings.Builder
+	line string
+	seen chan struct{} // closed then
+	once sync.Once
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	w.text.Write(b)
+	if strings.Contains(w.text.String(), w.line) {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return len(b), nil
+}
+
+// daemon acts as one that refuses its first client, loses records in all ways, is silent
+// for a while, stopped, killed, and serves another mount in the end.
+type daemon struct {
+	idle   time.Duration   // that its clients must ask for
+	silent <-chan struct{} // it is, until this is closed, unless nil
+	stop   func()          // stops the program
+}
+
+// stream is what the daemon sends to one connection.
+type stream struct {
+	resume  notify.Resume // that the client must ask for
+	packets [][]notify.Event
+}
+
+var streams = func() []stream {
+	const a, b = 0xaa, 0xbb
+	open := func(seq uint64) notify.Event {
+		return &notify.Record{Seq: seq, Ino: 7, UID: 1000, Type: notify.TypeOpen}
+	}
+	readOf := func(seq uint64) notify.Event {
+		return &notify.Record{Seq: seq, Ino: 7, UID: 1000, Offset: 4096, Length: 100, Type: notify.TypeRead}
+	}
+	hello := func(rid notify.ID, next uint64) notify.Event {
+		return &notify.Hello{Next: next, RID: rid, FSID: 1, Version: notify.Version2}
+	}
+	lost := func(first, last uint64, cause notify.Cause) *notify.Lost {
+		return &notify.Lost{First: first, Last: last, Count: last - first + 1, Cause: cause}
+	}
+	end := func(seq uint64, why notify.Reason) notify.Event { return &notify.End{Seq: seq, Reason: why} }
+	atMost := lost(9, 9, notify.LostKernel)
+	atMost.AtMost = true
+	restart := lost(13, 19, notify.LostAway|notify.LostUnattended)
+	restart.Unknown = true
+	remount := &notify.Lost{Unknown: true, Cause: notify.LostAway | notify.LostUnattended}
+	return []stream{
+		{notify.Resume{}, [][]notify.Event{{end(0, notify.EndMaxClients)}}},
+		{notify.Resume{}, [][]notify.Event{
+			{open(1)}, // before the request
+			{hello(a, 3), open(3), readOf(4), lost(5, 6, notify.LostQueue)}, {open(7)},
+			{&notify.Record{Seq: 8, Type: 99}, &notify.Record{Seq: 77, Type: 0x8fff}, atMost},
+			nil, // silence
+			{&notify.Idle{Seq: 9}, lost(10, 12, notify.LostKernel|notify.LostQueue), end(12, notify.EndStopping)},
+		}},
+		{notify.Resume{RID: a, Seq: 12}, [][]notify.Event{{hello(a, 20), restart, open(20)}}},
+		// The daemon is killed before it says what was missed.
+		{notify.Resume{RID: a, Seq: 20}, [][]notify.Event{{hello(a, 23)}}},
+		{notify.Resume{RID: a, Seq: 20}, [][]notify.Event{{hello(a, 25)}, {lost(21, 24, notify.LostAway)}, {end(24, notify.EndUnmounted)}}},
+		{notify.Resume{RID: a, Seq: 24}, [][]notify.Event{{hello(b, 1), remount}, {open(1), end(1, notify.EndRestarting)}}},
+		{notify.Resume{RID: b, Seq: 1}, nil},
+	}
+}()
+
+func (d *daemon) serve(ctx context.Context, path string) error {
 	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
 		return err
@@ -196,50 +337,58 @@ func serve(ctx context.Context, path string) error {
 	if end, ok := ctx.Deadline(); ok {
 		ln.SetDeadline(end)
 	}
-	open := func(seq uint64) notify.Record {
-		return notify.Record{Seq: seq, Ino: 7, UID: 1000, Type: notify.TypeOpen}
-	}
-	readOf := func(seq uint64) notify.Record {
-		return notify.Record{Seq: seq, Ino: 7, UID: 1000, Offset: 4096, Length: 100, Type: notify.TypeRead}
-	}
-	for _, packets := range [][][]notify.Record{
-		nil,
-		{{open(1), readOf(2)}, {open(5)}, {{Seq: 6, Type: 99}}, {open(7)}},
-		{{open(9)}},
-		{{open(1)}},
-	} {
+	// The last one shows that the program has received all of the one before.
+	for i, s := range streams {
 		conn, err := ln.AcceptUnix()
 		if err != nil {
-			return err
+			return fmt.Errorf("the program did not connect for stream %d: %w", i, err)
 		}
-		if packets == nil {
-			conn.Close() // with the request unread
-			continue
+		err = d.stream(ctx, conn, s)
+		if i == len(streams)-1 {
+			d.stop() // or it would say that this one broke off
 		}
-		var buf [notify.RequestSize2 + 1]byte
-		n, err := conn.Read(buf[:])
+		conn.Close()
 		if err != nil {
-			return err
+			return fmt.Errorf("stream %d: %w", i, err)
 		}
-		var req notify.Request
-		if err := req.UnmarshalBinary(buf[:n]); err != nil {
-			return err
-		}
-		for _, records := range packets {
-			var b []byte
-			for i := range records {
-				b, _ = records[i].AppendBinary(b)
+	}
+	return nil
+}
+
+func (d *daemon) stream(ctx context.Context, conn *net.UnixConn, s stream) error {
+	var buf [notify.RequestSize2 + 1]byte
+	n, err := conn.Read(buf[:])
+	if err != nil {
+		return err
+	}
+	var req notify.Request
+	if err := req.UnmarshalBinary(buf[:n]); err != nil {
+		return err
+	}
+	want := notify.Request{Version: notify.Version2, MaxRecords: notify.RingRecords, Idle: d.idle, Resume: s.resume}
+	if !reflect.DeepEqual(req, want) {
+		return fmt.Errorf("the request is %+v, want %+v", req, want)
+	}
+	for _, events := range s.packets {
+		if events == nil && d.silent != nil {
+			select {
+			case <-d.silent:
+			case <-ctx.Done():
+				return errors.New("the program does not notice that nothing comes")
 			}
+		}
+		var b []byte
+		for _, ev := range events {
+			if b, err = ev.(encoding.BinaryAppender).AppendBinary(b); err != nil {
+				return err
+			}
+		}
+		// An empty packet would look like the end.
+		if len(b) > 0 {
 			if _, err := conn.Write(b); err != nil {
 				return err
 			}
 		}
-		conn.Close()
 	}
-	// The program reconnects after the last stream's end, so it has received all of it.
-	conn, err := ln.AcceptUnix()
-	if err != nil {
-		return errors.Join(errors.New("the program did not reconnect"), err)
-	}
-	return conn.Close()
+	return nil
 }

@@ -274,6 +274,87 @@ func TestState(t *testing.T) {
 	}
 }
 
+// scoutfs-notify(1) documents the fields of tail -json's objects that are not those of a
+// record.
+func TestControlObjects(t *testing.T) {
+	page := section(t, read(t, "packaging/man/scoutfs-notify.1"), "DESCRIPTION")
+	got := submatches(`\bDq ([a-z_]+)`, page)
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[notify.Hello](), reflect.TypeFor[notify.Lost](), reflect.TypeFor[notify.Idle](), reflect.TypeFor[notify.End](),
+	} {
+		var names []string
+		for i := range typ.NumField() {
+			names = append(names, typ.Field(i).Tag.Get("json"))
+		}
+		for _, name := range append(names, strings.ToLower(typ.Name())) {
+			if !slices.Contains(got, name) {
+				t.Errorf("scoutfs-notify(1) lacks %q of %v", name, typ)
+			}
+		}
+	}
+}
+
+// scoutfs-notify(5) has the structs and the constants of the C header, whose own test
+// compares it with the code.
+func TestProtocol(t *testing.T) {
+	header := regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(read(t, "packaging/include/scoutfs/notify_socket.h"), "")
+	page := section(t, read(t, "packaging/man/scoutfs-notify.5"), "DESCRIPTION")
+	_, page, _ = strings.Cut(page, "\n.Ss Version 2\n")
+	page, _, _ = strings.Cut(page, "\n.Ss ")
+	var got []string
+	for _, m := range regexp.MustCompile(`(?m)^\.It ([A-Za-z_]+) Ta (\d+) Ta (\d[0-9 *]*)?`).FindAllStringSubmatch(page, -1) {
+		got = append(got, strings.TrimSpace(strings.Join(m[1:], " ")))
+	}
+
+	var want []string
+	fields := regexp.MustCompile(`__u(\d+) (\w+)(?:\[(\w+)\])?;`)
+	for i, def := range regexp.MustCompile(`(?s)struct scoutfs_notify_\w+ \{(.*?)\};`).FindAllStringSubmatch(header, -1) {
+		offset := 0
+		for _, f := range fields.FindAllStringSubmatch(def[1], -1) {
+			bits, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			size, text := bits/8, strconv.Itoa(bits/8)
+			switch f[3] {
+			case "":
+			case "SCOUTFS_NOTIFY_FILTER_MAX":
+				size, text = 64*size, text+" * 64"
+			default:
+				n, err := strconv.Atoi(f[3])
+				if err != nil {
+					t.Fatal(err)
+				}
+				size *= n
+				text = strconv.Itoa(size)
+			}
+			// The request's are all there, of control records those that they do not
+			// share.
+			if common := strings.HasPrefix(f[2], "reserved") || slices.Contains([]string{"time_ns", "type", "flags"}, f[2]); i == 0 || !common {
+				want = append(want, fmt.Sprintf("%s %d %s", f[2], offset, text))
+			}
+			offset += size
+		}
+	}
+	// The records' own types are in the headings of their tables.
+	for _, name := range []string{"HELLO", "LOST", "IDLE", "END"} {
+		value := submatches(`SCOUTFS_NOTIFY_`+name+` = (0x[0-9a-f]+)`, header)
+		if heading := ".It Sy " + name + " Ta Sy offset Ta Sy bytes Ta Sy type " + strings.Join(value, ""); !strings.Contains(page, heading) {
+			t.Errorf("scoutfs-notify(5) lacks %q", heading)
+		}
+	}
+	for _, m := range regexp.MustCompile(`\bSCOUTFS_NOTIFY_(\w+) = (\d+)\b`).FindAllStringSubmatch(header, -1) {
+		if name := strings.TrimPrefix(strings.TrimPrefix(m[1], "END_"), "LOST_"); !strings.HasPrefix(name, "VERSION_") {
+			want = append(want, name+" "+m[2])
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("scoutfs-notify(5) has\n%s\nthe header\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // jsonNames returns the JSON names of a struct's fields, including nested ones.
 func jsonNames(typ reflect.Type, prefix string) []string {
 	var names []string

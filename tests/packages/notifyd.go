@@ -80,8 +80,10 @@ func (p *project) notifyd(ctx context.Context) error {
 
 // stageNotifyd puts all files that nfpm.yaml names into dir.
 func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, "scripts"), 0o755); err != nil {
-		return err
+	for _, folder := range []string{"scripts", "include/scoutfs"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			return err
+		}
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
 
@@ -91,7 +93,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"scoutfs-notifyd@.service", "tmpfiles.conf",
+	for _, name := range []string{"scoutfs-notifyd@.service", "tmpfiles.conf", "include/scoutfs/notify_socket.h",
 		"scripts/postinstall.sh", "scripts/preremove.sh", "scripts/postremove.sh"} {
 		if err := copyFile(at(name), p.file("packaging", name)); err != nil {
 			return err

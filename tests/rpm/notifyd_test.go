@@ -176,11 +176,13 @@ func checkNotifyd(t *testing.T, m *machine, version string) {
 		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
 		equal(t, "warnings about "+file, lines(m.sh("zcat "+file+" | mandoc -T lint -W warning; man --warnings -l -Tutf8 -Z "+file+" 2>&1 >/dev/null")), nil)
 	}
-	// The header compiles by itself, from where the compiler looks for it.
+	// The headers compile by themselves, from where the compiler looks for them.
 	m.sh(`cat > /tmp/consumer.c <<'END'
 #include <scoutfs/notify_ioctl.h>
+#include <scoutfs/notify_socket.h>
 _Static_assert(sizeof(struct scoutfs_notify_record) == 64, "record");
 _Static_assert(SCOUTFS_IOC_READ_NOTIFY == 0xc020e819, "command");
+_Static_assert(sizeof(struct scoutfs_notify_request) == 1088, "request");
 END
 gcc -std=c11 -Wall -Wextra -Werror -c -o /tmp/consumer.o /tmp/consumer.c`)
 	checkUnit(t, m)
