@@ -23,9 +23,6 @@ const (
 	exitConfig     = 78 // not ScoutFS, or no notify support: no use in restarting
 )
 
-// errReplaced means that another file system was mounted while the daemon started.
-var errReplaced = errors.New("another file system was mounted meanwhile")
-
 // explain returns the exit status for the error of run, and what to do about it,
 // if that is known.
 func explain(err error) (status int, hint string) {
@@ -38,7 +35,7 @@ func explain(err error) (status int, hint string) {
 		return exitConfig, "mount the file system first and name its mount point"
 	case errors.Is(err, notify.ErrBusy):
 		return exitBusy, "stop the other reader; this finds it: find /proc -path '/proc/[0-9]*/fd/*' -lname '*scoutfs-notify*'"
-	case errors.Is(err, errServed), errors.Is(err, errReplaced):
+	case errors.Is(err, errServed):
 		return exitBusy, ""
 	case errors.Is(err, errUnsafeDir):
 		return exitPermission, "give it to the daemon's user and to nobody else: chown root: DIRECTORY && chmod 755 DIRECTORY"

@@ -28,6 +28,7 @@ var testMount = notify.Mount{FSID: 0x0123456789abcdef, RID: 0xfedcba9876543210}
 // descriptor is a pipe's, which holds a byte while the ring is not empty, and which
 // unmount hangs up.
 type fakeRing struct {
+	mount   notify.Mount
 	mu      sync.Mutex
 	cond    sync.Cond // signalled by Drain
 	r, w    int       // -1 once closed
@@ -45,7 +46,7 @@ func makeFakeRing() (*fakeRing, error) {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	f := &fakeRing{r: p[0], w: p[1], recs: make([]notify.Record, 0, notify.RingRecords)}
+	f := &fakeRing{mount: testMount, r: p[0], w: p[1], recs: make([]notify.Record, 0, notify.RingRecords)}
 	f.cond.L = &f.mu
 	return f, nil
 }
@@ -147,7 +148,7 @@ func (f *fakeRing) closed() bool {
 	return f.r < 0
 }
 
-func (f *fakeRing) Mount() notify.Mount { return testMount }
+func (f *fakeRing) Mount() notify.Mount { return f.mount }
 
 func (f *fakeRing) Fd() int {
 	f.mu.Lock()
@@ -193,23 +194,23 @@ func (f *fakeRing) Close() error {
 	return nil
 }
 
-// fakeSystem is a system with one ring, or errors.
+// fakeSystem is a system with one ring, or an error.
 type fakeSystem struct {
 	ring      *fakeRing
-	statfsErr error
 	attachErr error
+	table     *fakeTable // for a daemon that waits
 }
 
-func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) {
-	return testMount, s.statfsErr
-}
+func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) { return testMount, nil }
 
-func (s *fakeSystem) Attach(context.Context, string) (source, error) {
+func (s *fakeSystem) Attach(context.Context, string, uint64) (source, error) {
 	if s.attachErr != nil {
 		return nil, s.attachErr
 	}
 	return s.ring, nil
 }
+
+func (s *fakeSystem) Mounts() (mountTable, error) { return s.table, nil }
 
 // logs keeps log lines for tests to wait for.
 type logs struct {
@@ -313,6 +314,8 @@ func testConfig(t testing.TB) *config {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	cfg.runDir = dir
 	cfg.interval = time.Millisecond
+	cfg.check = time.Millisecond
+	cfg.retry = time.Millisecond
 	cfg.version = "test"
 	cfg.log = slog.New(slog.DiscardHandler)
 	return cfg

@@ -132,7 +132,10 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 			PID: os.Getpid(), Start: time.Now().Round(0), Socket: ln.path,
 		},
 	}
-	r.pub = &publisher{log: cfg.log, dir: dir, interval: cfg.interval, snapshot: r.snapshot}
+	r.pub = &publisher{
+		log: cfg.log, dir: dir, manager: cfg.manager, interval: cfg.interval, check: cfg.check, snapshot: r.snapshot,
+		restore: func() (bool, error) { return restore(dir, ln, cfg.sendBuffer) },
+	}
 	return r, nil
 }
 
