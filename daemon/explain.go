@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -22,6 +23,21 @@ const (
 	exitPermission = 77 // not root
 	exitConfig     = 78 // not ScoutFS, or no notify support: no use in restarting
 )
+
+// Why a daemon stops, as the context's cause. With [notify.ErrUnmounted], what it serves
+// is no longer mounted at the mount point.
+var (
+	errStopping   = errors.New("told to stop")
+	errRestarting = errors.New("told to stop, to be started again")
+)
+
+// lastWords is what the log says of a relay that is told to stop.
+func lastWords(ctx context.Context) string {
+	if errors.Is(context.Cause(ctx), notify.ErrUnmounted) {
+		return "file system is unmounted: stopping"
+	}
+	return "stopping"
+}
 
 // explain returns the exit status for the error of run, and what to do about it,
 // if that is known.

@@ -153,7 +153,7 @@ func (r *relay) run(ctx context.Context) error {
 	switch {
 	case err == nil: // told to stop
 		err = r.lastDrain()
-		r.logTotals("stopping")
+		r.logTotals(lastWords(ctx))
 	case errors.Is(err, notify.ErrUnmounted):
 		r.logTotals("file system is unmounted: stopping")
 	}

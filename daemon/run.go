@@ -13,13 +13,6 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// Why a daemon stops, as the context's cause. With [notify.ErrUnmounted], what it serves
-// is no longer mounted at the mount point.
-var (
-	errStopping   = errors.New("told to stop")
-	errRestarting = errors.New("told to stop, to be started again")
-)
-
 // system is what the daemon needs of ScoutFS. Statfs and Attach wait until the context
 // is done, if they must.
 type system interface {

@@ -37,7 +37,9 @@ type waiter struct {
 
 	// While what is mounted cannot be served. An episode ends when it is served, or
 	// something else is mounted.
-	failure error // nil if none was logged
+	failure error // the last one, nil if there was none
+	since   time.Time
+	logged  bool
 	delay   time.Duration
 	retry   time.Time // zero for when the table changes
 	fsid    notify.ID // of what could not be served, if known
@@ -248,16 +250,22 @@ func (w *waiter) ended() error {
 	return nil
 }
 
-// failed plans another attempt. Only the first failure of an episode is logged.
+// failed plans another attempt. Only one failure of an episode is logged: the first, or,
+// while somebody else has the file system, who may be about to leave it, one that comes
+// later.
 func (w *waiter) failed(a *attempt) {
 	if w.failure == nil || time.Since(a.start) > maxRetry {
+		w.since, w.logged, w.delay = time.Now(), false, 0
+	}
+	others := errors.Is(a.err, notify.ErrBusy) || errors.Is(a.err, errServed)
+	if !w.logged && (!others || time.Since(w.since) >= 4*w.cfg.retry) {
+		w.logged = true
 		_, hint := explain(a.err)
 		attrs := []any{"mount_point", w.cfg.mountPoint, "error", a.err}
 		if hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
 		w.cfg.log.Error("cannot serve what is mounted: trying again until it works", attrs...)
-		w.delay = 0
 	}
 	w.failure, w.fsid = a.err, a.fsid
 	w.delay = min(max(2*w.delay, w.cfg.retry), maxRetry)
