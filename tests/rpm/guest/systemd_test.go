@@ -302,6 +302,14 @@ func TestPlainMount(t *testing.T) {
 	systemctl(t, "start", f.unit)
 	f.tail().sees("three")
 
+	// A restart is told from a stop.
+	if got := f.property("RestartKillSignal"); got != strconv.Itoa(int(unix.SIGUSR2)) {
+		t.Errorf("RestartKillSignal is %s", got)
+	}
+	systemctl(t, "restart", f.unit)
+	f.serves()
+	f.tail().sees("restarted")
+
 	// And the mount alone starts one that was stopped.
 	systemctl(t, "stop", f.unit)
 	f.umount()
