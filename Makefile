@@ -136,6 +136,11 @@ chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repe
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
 	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
 
+.PHONY: lifecycle
+lifecycle: ## LIFE=200 times each what can leave a mount without its daemon, with systemd; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=... [TEST=regexp]
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
+	cd tests && LIFE=$(or $(LIFE),200) GUEST_TESTS='$(or $(TEST),^TestLife)' go test -count=1 -v -timeout 8h -run '$(if $(VERSIONS),^TestSystemdScoutFS$$,^TestSystemd$$)' ./rpm
+
 .PHONY: fuzz
 fuzz: ## fuzz each parser for FUZZTIME=1m
 	tests/fuzz.sh $(or $(FUZZTIME),1m)

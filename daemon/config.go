@@ -9,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -16,22 +18,25 @@ import (
 )
 
 const usage = `Usage: scoutfs-notifyd [flags] MOUNTPOINT
+       scoutfs-notifyd [-run-dir directory] -sweep
 
 Relays the access records of the ScoutFS mounted at MOUNTPOINT to clients of
 ` + notify.RunDir + "/<fsid>/" + notify.SocketName + ` until it is unmounted, or SIGTERM or SIGINT.
+With -wait it then waits for the next mount.
 
 Flags:
 `
 
 const usageStatus = `
 Exit status:
-  0   told to stop, or the file system was unmounted
+  0   told to stop, or, without -wait, the file system was unmounted
   1   another failure
   64  bad flags or arguments
   75  the file system already has a reader or a daemon; this may pass
   77  not permitted: not root of the host, or others can write to -run-dir
   78  MOUNTPOINT is not a mounted ScoutFS, or the loaded module has no notify
       support
+With -wait it ends with 75 or 78 never: it logs the reason and tries again.
 `
 
 const (
@@ -54,12 +59,22 @@ const (
 
 	// maxPause is the longest pause that makes any sense.
 	maxPause = time.Second
+
+	// defaultCheck is seldom enough to cost nothing.
+	defaultCheck = 10 * time.Second
+
+	// defaultRetry and maxRetry are the first and the longest time between attempts
+	// to serve a file system that is mounted but cannot be served.
+	defaultRetry = 250 * time.Millisecond
+	maxRetry     = 30 * time.Second
 )
 
 // config is what to serve and how.
 type config struct {
-	mountPoint string // a directory of a mounted ScoutFS
+	mountPoint string // a directory of a mounted ScoutFS; with wait, where one is mounted now and then
 	runDir     string // has a directory for each file system; made if missing
+	wait       bool   // after an unmount, for the next mount
+	sweep      bool   // only remove what killed daemons left
 
 	// pause is how long to leave records in the kernel after a drain that found
 	// few. It keeps the cost of waking the daemon off the processes that read
@@ -71,9 +86,12 @@ type config struct {
 	queueLimit int           // of all clients' queues together, in bytes of memory
 	interval   time.Duration // between updates of state and metrics, at least
 	started    time.Time     // the process
+	check      time.Duration // between looks whether the run directory is still there
+	retry      time.Duration // after the first failure to serve what is mounted
 	version    string
 	verbose    bool
 	log        *slog.Logger
+	manager    *sdNotify
 }
 
 func defaultConfig() *config {
@@ -85,6 +103,8 @@ func defaultConfig() *config {
 		sendBuffer: defaultSendBuffer,
 		queueLimit: defaultQueueLimit,
 		interval:   time.Second,
+		check:      defaultCheck,
+		retry:      defaultRetry,
 	}
 }
 
@@ -102,6 +122,9 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 	flags.Var(cli.Int(&cfg.sendBuffer, minSendBuffer, maxSendBuffer), "sndbuf", "size of each client's queue in `bytes`, 131072 to 1073741823, which the kernel doubles")
 	flags.Var(cli.Int(&cfg.queueLimit, minQueueLimit, math.MaxInt), "queues", "let all clients' queues together take `bytes` of memory, 1048576 or more; the longest are cut short first")
 	flags.Var(cli.Duration(&cfg.interval, 1, math.MaxInt64), "interval", "update "+notify.StateName+" and "+notify.MetricsName+" once in a `duration` at most, above 0s")
+	flags.BoolVar(&cfg.wait, "wait", false, "wait for a ScoutFS to be mounted at MOUNTPOINT, and after it is unmounted for the next one")
+	escaped := flags.Bool("escaped", false, "MOUNTPOINT is escaped as systemd-escape --path prints it")
+	flags.BoolVar(&cfg.sweep, "sweep", false, "remove files that killed daemons left below -run-dir, and exit")
 	flags.BoolVar(&cfg.verbose, "v", false, "log clients that come and go")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 
@@ -119,12 +142,44 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 		return nil, exitOK
 	case cfg.runDir == "":
 		err = errors.New("-run-dir is an empty string: name a directory")
+	case cfg.sweep && flags.NArg() > 0:
+		err = errors.New("-sweep takes no mount point")
+	case cfg.sweep:
 	default:
 		cfg.mountPoint, err = cli.MountPoint(flags)
+		if err == nil && *escaped {
+			cfg.mountPoint, err = unescapePath(cfg.mountPoint)
+		}
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "scoutfs-notifyd: %s\nTry 'scoutfs-notifyd -help'.\n", cli.Printable(err.Error()))
 		return nil, exitUsage
 	}
 	return cfg, exitOK
+}
+
+// unescapePath undoes systemd-escape --path, for the unit: systemd would expand a
+// ${NAME} in a path.
+func unescapePath(name string) (string, error) {
+	if name == "-" {
+		return "/", nil
+	}
+	path := []byte("/")
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch c {
+		case '-':
+			c = '/'
+		case '\\':
+			hex, ok := strings.CutPrefix(name[i:min(i+4, len(name))], `\x`)
+			n, err := strconv.ParseUint(hex, 16, 8)
+			if !ok || len(hex) != 2 || err != nil || n == 0 {
+				return "", fmt.Errorf("the mount point %q is not escaped as systemd-escape --path prints it", name)
+			}
+			c = byte(n)
+			i += len(`\xNN`) - 1
+		}
+		path = append(path, c)
+	}
+	return string(path), nil
 }

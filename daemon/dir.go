@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,12 +23,16 @@ var errServed = errors.New("another scoutfs-notifyd serves this file system")
 // daemon lacks the one to take it away, so it is a permission error, too.
 var errUnsafeDir = fmt.Errorf("others could replace the socket: %w", os.ErrPermission)
 
+// lockTries and lockPause are how long to wait for a lock that nobody keeps.
+const lockTries, lockPause = 5, 10 * time.Millisecond
+
 // dirMode lets monitoring read state and metrics. The socket has a mode of its own.
 const dirMode = os.FileMode(0o755)
 
 // runDir is the directory of one file system, which this process alone uses.
 type runDir struct {
 	dir  string
+	fsid notify.ID
 	lock *os.File
 }
 
@@ -37,19 +42,15 @@ func (d *runDir) path(name string) string { return filepath.Join(d.dir, name) }
 // settles whether an earlier daemon is dead or alive, whatever the timing. It is on
 // a file of its own: anybody may lock what they may open, such as the directory.
 func claimDir(parent string, fsid notify.ID) (*runDir, error) {
-	d := &runDir{dir: filepath.Join(parent, fsid.String())}
-	for _, dir := range []string{parent, d.dir} {
-		if err := makeDir(dir); err != nil {
-			return nil, err
-		}
-	}
-
-	lock, err := lockFile(d.path(notify.LockName))
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("lock %s: %w: %s", d.path(notify.LockName), errServed, d.holder())
+	d := &runDir{dir: filepath.Join(parent, fsid.String()), fsid: fsid}
+	lock, err := d.claim()
+	// A daemon that sweeps, or looks whether this one runs, has it for a moment.
+	for tries := 1; tries < lockTries && errors.Is(err, errServed); tries++ {
+		time.Sleep(lockPause)
+		lock, err = d.claim()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock run directory: %w", err)
+		return nil, err
 	}
 	d.lock = lock
 	// From here on the files of a daemon that was killed are of no use to anybody,
@@ -59,12 +60,62 @@ func claimDir(parent string, fsid notify.ID) (*runDir, error) {
 	return d, nil
 }
 
+// claim makes the directory and its lock.
+func (d *runDir) claim() (*os.File, error) {
+	for _, dir := range []string{filepath.Dir(d.dir), d.dir} {
+		if err := makeDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := lockFile(d.path(notify.LockName))
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock %s: %w: %s", d.path(notify.LockName), errServed, d.holder())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock run directory: %w", err)
+	}
+	return lock, nil
+}
+
+// ours tells whether the directory still has this daemon's lock.
+func (d *runDir) ours() bool { return isAt(d.lock) }
+
+// reclaim makes the directory and its lock again, if somebody has removed them.
+func (d *runDir) reclaim() (restored bool, err error) {
+	if d.ours() {
+		return false, nil
+	}
+	lock, err := d.claim()
+	if err != nil {
+		return false, err
+	}
+	d.lock.Close()
+	d.lock = lock
+	return true, nil
+}
+
 // release gives the directory up. It stays, with any files that are not the
 // daemon's.
 func (d *runDir) release() {
 	// Removed while it is locked; takeLock deals with others that have it open.
-	os.Remove(d.lock.Name())
+	if d.ours() {
+		os.Remove(d.lock.Name())
+	}
 	d.lock.Close()
+}
+
+// servedBy tells whether a daemon serves a file system, and which.
+func servedBy(parent string, fsid notify.ID) (holder string, served bool) {
+	d := &runDir{dir: filepath.Join(parent, fsid.String())}
+	f, err := os.Open(d.path(notify.LockName))
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return "", false
+	}
+	return d.holder(), true
 }
 
 // holder says who serves the file system, if its state does.
@@ -86,7 +137,11 @@ func makeDir(dir string) error {
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make run directory: %w", err)
 	}
+	return checkDir(dir)
+}
 
+// checkDir fails if others can put files in a directory.
+func checkDir(dir string) error {
 	fi, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("check run directory: %w", err)
@@ -126,12 +181,17 @@ func takeLock(f *os.File) (ok bool, err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return false, err
 	}
+	return isAt(f), nil
+}
+
+// isAt tells whether an open file is still the one that its name leads to.
+func isAt(f *os.File) bool {
 	ours, err := f.Stat()
 	if err != nil {
-		return false, err
+		return false
 	}
 	there, err := os.Lstat(f.Name())
-	return err == nil && os.SameFile(ours, there), nil
+	return err == nil && os.SameFile(ours, there)
 }
 
 // replaceFile writes a file that anybody may read. Readers see either the old or

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -23,8 +24,23 @@ const (
 	exitConfig     = 78 // not ScoutFS, or no notify support: no use in restarting
 )
 
-// errReplaced means that another file system was mounted while the daemon started.
-var errReplaced = errors.New("another file system was mounted meanwhile")
+// Why a daemon stops, as the context's cause. With [notify.ErrUnmounted], what it serves
+// is no longer mounted at the mount point.
+var (
+	errStopping   = errors.New("told to stop")
+	errRestarting = errors.New("told to stop, to be started again")
+)
+
+// lastWords is what the log and the clients hear of a relay that is told to stop.
+func lastWords(ctx context.Context) (msg string, reason notify.Reason) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, notify.ErrUnmounted):
+		return "file system is unmounted: stopping", notify.EndUnmounted
+	case errors.Is(cause, errRestarting):
+		return "stopping", notify.EndRestarting
+	}
+	return "stopping", notify.EndStopping
+}
 
 // explain returns the exit status for the error of run, and what to do about it,
 // if that is known.
@@ -38,7 +54,7 @@ func explain(err error) (status int, hint string) {
 		return exitConfig, "mount the file system first and name its mount point"
 	case errors.Is(err, notify.ErrBusy):
 		return exitBusy, "stop the other reader; this finds it: find /proc -path '/proc/[0-9]*/fd/*' -lname '*scoutfs-notify*'"
-	case errors.Is(err, errServed), errors.Is(err, errReplaced):
+	case errors.Is(err, errServed):
 		return exitBusy, ""
 	case errors.Is(err, errUnsafeDir):
 		return exitPermission, "give it to the daemon's user and to nobody else: chown root: DIRECTORY && chmod 755 DIRECTORY"

@@ -206,23 +206,23 @@ func (f *fakeRing) Close() error {
 	return nil
 }
 
-// fakeSystem is a system with one ring, or errors.
+// fakeSystem is a system with one ring, or an error.
 type fakeSystem struct {
 	ring      *fakeRing
-	statfsErr error
 	attachErr error
+	table     *fakeTable // for a daemon that waits
 }
 
-func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) {
-	return testMount, s.statfsErr
-}
+func (s *fakeSystem) Statfs(context.Context, string) (notify.Mount, error) { return testMount, nil }
 
-func (s *fakeSystem) Attach(context.Context, string) (source, error) {
+func (s *fakeSystem) Attach(context.Context, string, notify.Device) (source, error) {
 	if s.attachErr != nil {
 		return nil, s.attachErr
 	}
 	return s.ring, nil
 }
+
+func (s *fakeSystem) Mounts() (mountTable, error) { return s.table, nil }
 
 // logs keeps log lines for tests to wait for.
 type logs struct {
@@ -327,6 +327,8 @@ func testConfig(t testing.TB) *config {
 	cfg.runDir = dir
 	cfg.interval = time.Millisecond
 	cfg.queueLimit = 1 << 40
+	cfg.check = time.Millisecond
+	cfg.retry = time.Millisecond
 	cfg.version = "test"
 	cfg.log = slog.New(slog.DiscardHandler)
 	return cfg

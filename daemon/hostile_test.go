@@ -403,6 +403,7 @@ func TestUnreadPacket(t *testing.T) {
 // TestPublishing: state is written only after it has changed.
 func TestPublishing(t *testing.T) {
 	r, ring := newTestRelay(t)
+	r.pub.check = 0 // nobody removes the files
 	if err := r.pub.start(); err != nil {
 		t.Fatal(err)
 	}

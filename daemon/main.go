@@ -9,6 +9,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,26 +39,76 @@ func start(args []string, version string, stdout, stderr *os.File, sys system) i
 	defer closeLog()
 	cfg.log = log
 	warnOfLimit(cfg)
-
-	// A reader of the log that goes away is no reason to stop, nor is a request to
-	// reload: there is nothing to read again.
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
-
-	err := leaveDirectory(cfg)
-	if err == nil {
-		err = run(ctx, cfg, sys)
-	}
-	status, hint := explain(err)
-	if err != nil {
+	if err := begin(cfg, sys); err != nil {
+		status, hint := explain(err)
 		attrs := []any{"error", err}
 		if hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
 		log.Error("giving up", attrs...)
+		return status
 	}
-	return status
+	return exitOK
+}
+
+// begin does what the command line asks for, until a signal ends it.
+func begin(cfg *config, sys system) (err error) {
+	ctx, cancel := takeSignals(cfg.log)
+	defer cancel()
+	if err := leaveDirectory(cfg); err != nil {
+		return err
+	}
+	swept, err := sweep(cfg.runDir)
+	for _, dir := range swept {
+		cfg.log.Info("removed the files of a daemon that was killed", "directory", dir)
+	}
+	if cfg.sweep {
+		return err
+	}
+	if err != nil {
+		// The directories of others are no reason not to serve.
+		cfg.log.Warn("cannot remove the files of a daemon that was killed", "error", err)
+	}
+	if cfg.manager, err = openNotify(cfg.wait); err != nil {
+		return err
+	}
+	defer cfg.manager.close()
+	if !cfg.wait {
+		return run(ctx, cfg, sys)
+	}
+	err = waitAndServe(ctx, cfg, sys)
+	cfg.manager.send("STOPPING=1")
+	return err
+}
+
+// takeSignals returns a context that SIGTERM, SIGINT and SIGUSR2 end. Its cause says
+// whether the daemon is to be started again.
+func takeSignals(log *slog.Logger) (context.Context, context.CancelFunc) {
+	// A reader of the log that goes away is no reason to stop.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for s := range signals {
+			switch s {
+			case syscall.SIGHUP:
+				log.Info("SIGHUP changes nothing: there is nothing to read again")
+			case syscall.SIGUSR2:
+				cancel(errRestarting)
+			default:
+				cancel(errStopping)
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		<-ended // it logs
+		cancel(nil)
+	}
 }
 
 // tuneRuntime keeps the process small.

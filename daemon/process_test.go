@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,17 @@ func daemonProcess() int {
 		return exitFailure
 	}
 	sys := &fakeSystem{ring: ring}
+	var table *fakeTable
+	if kind := os.Getenv(asDaemon); strings.HasPrefix(kind, "wait") {
+		if table, err = makeFakeTable(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return exitFailure
+		}
+		sys.table = table
+		if kind == "waitpermission" {
+			table.set(mounted(30, 42, "scoutfs"))
+		}
+	}
 	go func() {
 		in := bufio.NewScanner(os.Stdin)
 		for in.Scan() {
@@ -70,7 +82,12 @@ func daemonProcess() int {
 			case "emit":
 				ring.emitAll(n)
 				ring.settle()
+			case "mount":
+				table.set(mounted(30, n, "scoutfs"))
 			case "unmount":
+				if table != nil {
+					table.set()
+				}
 				ring.unmount()
 			case "descriptors":
 				limitDescriptors(n)
@@ -83,12 +100,12 @@ func daemonProcess() int {
 		sys.attachErr = fmt.Errorf("attach: %w", notify.ErrNotSupported)
 	case "busy":
 		sys.attachErr = fmt.Errorf("attach: %w", notify.ErrBusy)
-	case "permission":
+	case "permission", "waitpermission":
 		sys.attachErr = fmt.Errorf("attach: %w", unix.EPERM)
 	case "foreign":
-		sys.statfsErr = fmt.Errorf("identify: %w", notify.ErrNotScoutFS)
+		sys.attachErr = fmt.Errorf("identify: %w", notify.ErrNotScoutFS)
 	case "missing":
-		sys.statfsErr = fmt.Errorf("open: %w", os.ErrNotExist)
+		sys.attachErr = fmt.Errorf("open: %w", os.ErrNotExist)
 	}
 	return start(os.Args[1:], "1.2.3", os.Stdout, os.Stderr, sys)
 }
@@ -139,9 +156,19 @@ func daemonCommand(kind string, args ...string) *exec.Cmd {
 // until it serves.
 func startProcess(t *testing.T, cfg *config, env []string, args ...string) *process {
 	t.Helper()
+	p := launch(t, "serve", cfg, env, args...)
+	if p.log.await("msg=serving") == "" {
+		t.Fatal("the daemon ended")
+	}
+	return p
+}
+
+// launch starts a daemon.
+func launch(t *testing.T, kind string, cfg *config, env []string, args ...string) *process {
+	t.Helper()
 	args = append(append([]string{"-v", "-interval=1ms", "-run-dir=" + cfg.runDir}, args...), cfg.mountPoint)
 	p := &process{
-		t: t, cmd: daemonCommand("serve", args...), log: newLogs(), ended: make(chan struct{}),
+		t: t, cmd: daemonCommand(kind, args...), log: newLogs(), ended: make(chan struct{}),
 		dir: filepath.Join(cfg.runDir, testMount.FSID.String()),
 	}
 	p.cmd.Env = append(p.cmd.Env, env...)
@@ -176,9 +203,6 @@ func startProcess(t *testing.T, cfg *config, env []string, args ...string) *proc
 			t.Logf("log of the daemon:\n%v", p.log)
 		}
 	})
-	if p.log.await("msg=serving") == "" {
-		t.Fatal("the daemon ended")
-	}
 	return p
 }
 
@@ -230,8 +254,10 @@ func TestProcessEnds(t *testing.T) {
 	}{
 		{"SIGTERM", func(p *process) { p.cmd.Process.Signal(unix.SIGTERM) }},
 		{"SIGINT", func(p *process) { p.cmd.Process.Signal(unix.SIGINT) }},
+		{"SIGUSR2", func(p *process) { p.cmd.Process.Signal(unix.SIGUSR2) }},
 		{"SIGTERM after SIGHUP", func(p *process) {
 			p.cmd.Process.Signal(unix.SIGHUP)
+			p.awaitLine("SIGHUP changes nothing")
 			p.order("emit 0") // it is still there
 			p.cmd.Process.Signal(unix.SIGTERM)
 		}},
@@ -298,8 +324,9 @@ func TestProcessKilled(t *testing.T) {
 		t.Errorf("connect to a dead daemon: %v", err)
 	}
 	// Even a failed start removes the dead daemon's files, which look like a live one's.
-	if err := run(t.Context(), cfg, &fakeSystem{attachErr: notify.ErrNotSupported}); !errors.Is(err, notify.ErrNotSupported) {
-		t.Errorf("run: %v", err)
+	failing := daemonCommand("unsupported", "-run-dir="+cfg.runDir, cfg.mountPoint)
+	if out, err := failing.CombinedOutput(); failing.ProcessState.ExitCode() != exitConfig {
+		t.Errorf("%v\n%s", err, out)
 	}
 	for _, name := range []string{notify.StateName, notify.MetricsName, notify.LockName} {
 		if _, err := os.Lstat(filepath.Join(p.dir, name)); !errors.Is(err, os.ErrNotExist) {
@@ -430,6 +457,9 @@ func TestExitStatus(t *testing.T) {
 		{"small queue", "serve", []string{"-sndbuf=1000", "a"}, 64, `"1000" for flag -sndbuf: out of range: 131072 to 1073741823`},
 		{"large queue", "serve", []string{"-sndbuf=1073741824", "a"}, 64, `"1073741824" for flag -sndbuf: out of range`},
 		{"interval", "serve", []string{"-interval=0s", "a"}, 64, `"0s" for flag -interval: out of range`},
+		{"sweep with a mount point", "serve", []string{"-sweep", "a"}, 64, "-sweep takes no mount point"},
+		{"not escaped", "serve", []string{"-escaped", `mnt\a`}, 64, "not escaped as systemd-escape --path prints it"},
+		{"wait without permission", "waitpermission", []string{"-wait", "/mnt/scoutfs"}, 77, "CAP_SYS_ADMIN"},
 		{"empty mount point", "serve", []string{""}, 64, "the mount point is an empty string"},
 		{"empty run directory", "serve", []string{"-run-dir=", "a"}, 64, "-run-dir is an empty string"},
 		{"unsupported", "unsupported", []string{"/mnt"}, 78, "scoutfs-notify-kmod-v"},
@@ -552,6 +582,128 @@ func manager(t *testing.T, name string) *net.UnixConn {
 	return conn
 }
 
+// receiveStatus waits for a message to the service manager. Only states and signs of
+// life may come before it.
+func receiveStatus(t *testing.T, conn *net.UnixConn, want string) {
+	t.Helper()
+	pattern := regexp.MustCompile(`(?s)^` + want + `$`)
+	var b [4096]byte
+	for {
+		n, err := conn.Read(b[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if msg := string(b[:n]); pattern.MatchString(msg) {
+			return
+		} else if !strings.HasPrefix(msg, "STATUS=") && msg != "WATCHDOG=1" {
+			t.Fatalf("got %q, want %q", msg, want)
+		}
+	}
+}
+
+// TestWaitServiceManager: to the manager a daemon that waits is ready, and alive.
+func TestWaitServiceManager(t *testing.T) {
+	cfg := testConfig(t)
+	socket := filepath.Join(cfg.runDir, "manager.sock")
+	conn := manager(t, socket)
+	receive := func(want string) {
+		t.Helper()
+		receiveStatus(t, conn, want)
+	}
+	p := launch(t, "wait", cfg, []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=20000"}, "-wait")
+	receive(`READY=1\nSTATUS=waiting for a ScoutFS at "/mnt/scoutfs"`)
+	for range 3 {
+		receive(`WATCHDOG=1`)
+	}
+	p.order("mount 42")
+	receive(`STATUS=serving "/mnt/scoutfs": 0 clients, .*`)
+	p.order("emit 3")
+	receive(`STATUS=serving "/mnt/scoutfs": 0 clients, 3 records, .*`)
+	for range 3 {
+		receive(`WATCHDOG=1`)
+	}
+	p.order("unmount")
+	receive(`STATUS=waiting for a ScoutFS at "/mnt/scoutfs"`)
+	for range 3 {
+		receive(`WATCHDOG=1`)
+	}
+	p.checkGone()
+	p.cmd.Process.Signal(unix.SIGHUP)
+	p.awaitLine("SIGHUP changes nothing")
+	p.cmd.Process.Signal(unix.SIGUSR2)
+	receive(`STOPPING=1`)
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestWaitEnds: signals end a daemon that waits or, having waited, serves.
+func TestWaitEnds(t *testing.T) {
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR2} {
+		for _, serving := range []bool{false, true} {
+			p := launch(t, "wait", testConfig(t), nil, "-wait")
+			p.awaitLine("waiting for a ScoutFS")
+			if serving {
+				p.order("mount 42")
+				p.awaitLine("msg=serving")
+			}
+			p.cmd.Process.Signal(signal)
+			if status := p.wait(); status != exitOK {
+				t.Errorf("%v, serving %v: exit status %d", signal, serving, status)
+			}
+			if left := files(t, p.dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		}
+	}
+}
+
+// TestSignals: the cause of the end says whether the daemon is to be started again.
+func TestSignals(t *testing.T) {
+	for _, tt := range []struct {
+		signal unix.Signal
+		want   error
+	}{{unix.SIGTERM, errStopping}, {unix.SIGINT, errStopping}, {unix.SIGUSR2, errRestarting}} {
+		log := newLogs()
+		ctx, cancel := takeSignals(log.logger())
+		unix.Kill(os.Getpid(), unix.SIGHUP)
+		log.await("SIGHUP changes nothing")
+		if err := ctx.Err(); err != nil {
+			t.Errorf("after SIGHUP: %v", err)
+		}
+		unix.Kill(os.Getpid(), tt.signal)
+		<-ctx.Done()
+		if err := context.Cause(ctx); !errors.Is(err, tt.want) {
+			t.Errorf("%v: %v, want %v", tt.signal, err, tt.want)
+		}
+		cancel()
+	}
+}
+
+// TestSweepProcess: -sweep removes what a killed daemon left, and nothing of others.
+func TestSweepProcess(t *testing.T) {
+	cfg := testConfig(t)
+	p := startProcess(t, cfg, nil)
+	sweep := func() string {
+		t.Helper()
+		out, err := daemonCommand("serve", "-run-dir="+cfg.runDir, "-sweep").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return string(out)
+	}
+	before := files(t, p.dir)
+	if out := sweep(); out != "" || !slices.Equal(files(t, p.dir), before) {
+		t.Errorf("below a living daemon: %s%v", out, files(t, p.dir))
+	}
+	p.cmd.Process.Kill()
+	p.wait()
+	if out := sweep(); !strings.Contains(out, "removed the files of a daemon that was killed") {
+		t.Errorf("it says %q", out)
+	}
+	p.checkGone()
+}
+
 func TestServiceManager(t *testing.T) {
 	cfg := testConfig(t)
 	for _, tt := range []struct{ name, socket string }{
@@ -562,25 +714,13 @@ func TestServiceManager(t *testing.T) {
 			conn := manager(t, tt.socket)
 			receive := func(want string) {
 				t.Helper()
-				pattern := regexp.MustCompile(`(?s)^` + want + `$`)
-				var b [4096]byte
-				for {
-					n, err := conn.Read(b[:])
-					if err != nil {
-						t.Fatal(err)
-					}
-					if msg := string(b[:n]); pattern.MatchString(msg) {
-						return
-					} else if !strings.HasPrefix(msg, "STATUS=") && msg != "WATCHDOG=1" {
-						t.Fatalf("got %q, want %q", msg, want)
-					}
-				}
+				receiveStatus(t, conn, want)
 			}
 			p := startProcess(t, cfg, []string{"NOTIFY_SOCKET=" + tt.socket, "WATCHDOG_USEC=20000"})
-			receive(`READY=1\nSTATUS=0 clients, 0 records, 0 dropped by the kernel, 0 lost by clients`)
+			receive(`READY=1\nSTATUS=serving "/mnt/scoutfs": 0 clients, 0 records, 0 dropped by the kernel, 0 lost by clients`)
 			p.mustDial()
 			p.order("emit 3")
-			receive(`STATUS=1 clients, 3 records, 0 dropped by the kernel, 0 lost by clients`)
+			receive(`STATUS=serving "/mnt/scoutfs": 1 clients, 3 records, 0 dropped by the kernel, 0 lost by clients`)
 			// Watchdog messages come while the daemon is idle.
 			for range 3 {
 				receive(`WATCHDOG=1`)

@@ -21,6 +21,8 @@ type publisher struct {
 	dir      *runDir
 	interval time.Duration
 	snapshot func() *notify.State
+	restore  func() (restored bool, err error) // makes what is missing in the run directory
+	check    time.Duration                     // between calls of restore, at most; 0 for only before news
 
 	news   bool      // there is something to publish
 	due    time.Time // when it may be published
@@ -29,35 +31,37 @@ type publisher struct {
 	manager      *sdNotify
 	watchdog     time.Duration // between signs of life, 0 for none
 	watchdogNext time.Time
+	checkNext    time.Time
 
 	buf bytes.Buffer
 }
 
-// start publishes the beginning and tells the manager that the daemon is ready.
-func (p *publisher) start() (err error) {
-	if p.manager, err = openNotify(); err != nil {
-		return err
-	}
+// start publishes the beginning and tells the manager that the daemon is ready. A full
+// disk is no reason not to serve.
+func (p *publisher) start() error {
 	st := p.snapshot()
 	if err := p.writeFiles(st); err != nil {
-		return err
+		p.fail(err)
 	}
 	now := time.Now()
 	p.due = now.Add(p.interval)
-	if p.watchdog = watchdogInterval(); p.manager != nil && p.watchdog > 0 {
+	p.checks(now)
+	if p.watchdog = p.manager.watchdog(); p.watchdog > 0 {
 		p.watchdogNext = now.Add(p.watchdog)
 	}
-	return p.manager.sendPatiently("READY=1", status(st))
+	p.manager.relaying(true)
+	return p.manager.ready(status(st))
 }
 
 // next returns when tick is to be called, zero for not until there is news. news
 // says that there is some since the last call of next or tick.
 func (p *publisher) next(news bool) time.Time {
 	p.news = p.news || news
+	next := earlier(p.watchdogNext, p.checkNext)
 	if p.news {
-		return earlier(p.watchdogNext, p.due)
+		return earlier(next, p.due)
 	}
-	return p.watchdogNext
+	return next
 }
 
 // tick does what is due. news is as for next.
@@ -71,16 +75,36 @@ func (p *publisher) tick(now time.Time, news bool) {
 			p.fail(err)
 		}
 	}
-	if !p.news || now.Before(p.due) {
+	check := !p.checkNext.IsZero() && !now.Before(p.checkNext)
+	if !check && (!p.news || now.Before(p.due)) {
+		return
+	}
+	// What the files are in may be gone, or somebody else's by now.
+	p.checks(now)
+	restored, err := p.restore()
+	if restored {
+		p.log.Warn("made anew what was removed from the run directory", "directory", p.dir.dir)
+	}
+	if p.news = p.news || restored; !p.news && err == nil {
 		return
 	}
 	p.news = false
 	p.due = now.Add(p.interval)
-	st := p.snapshot()
-	if err := errors.Join(p.writeFiles(st), p.manager.send(status(st))); err != nil {
+	if err == nil {
+		st := p.snapshot()
+		err = errors.Join(p.writeFiles(st), p.manager.send(status(st)))
+	}
+	if err != nil {
 		p.fail(err)
 	} else {
 		p.failed = false
+	}
+}
+
+// checks sets when to look at the run directory even if there is no news.
+func (p *publisher) checks(now time.Time) {
+	if p.check > 0 {
+		p.checkNext = now.Add(p.check)
 	}
 }
 
@@ -94,14 +118,20 @@ func (p *publisher) fail(err error) {
 	}
 }
 
-// stopping tells the manager that the daemon is about to end.
-func (p *publisher) stopping() { p.manager.send("STOPPING=1") }
+// stopping tells the manager that the daemon is about to end, if it is.
+func (p *publisher) stopping() {
+	if p.manager != nil && !p.manager.stays {
+		p.manager.send("STOPPING=1")
+	}
+}
 
 // close removes the files.
 func (p *publisher) close() {
-	p.dir.removeFile(notify.StateName)
-	p.dir.removeFile(notify.MetricsName)
-	p.manager.close()
+	p.manager.relaying(false)
+	if p.dir.ours() {
+		p.dir.removeFile(notify.StateName)
+		p.dir.removeFile(notify.MetricsName)
+	}
 }
 
 func (p *publisher) writeFiles(st *notify.State) error {
@@ -124,7 +154,8 @@ func (p *publisher) writeFiles(st *notify.State) error {
 	return nil
 }
 
+// status quotes the mount point, in which a new line would end the message.
 func status(st *notify.State) string {
-	return fmt.Sprintf("STATUS=%d clients, %d records, %d dropped by the kernel, %d lost by clients",
-		len(st.Clients), st.Records, st.KernelDropped, st.LostRecords)
+	return fmt.Sprintf("STATUS=serving %q: %d clients, %d records, %d dropped by the kernel, %d lost by clients",
+		st.MountPoint, len(st.Clients), st.Records, st.KernelDropped, st.LostRecords)
 }

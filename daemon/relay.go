@@ -147,7 +147,10 @@ func newRelay(cfg *config, src source, dir *runDir, ln *listener) (*relay, error
 			Protocol: notify.Version2,
 		},
 	}
-	r.pub = &publisher{log: cfg.log, dir: dir, interval: cfg.interval, snapshot: r.snapshot}
+	r.pub = &publisher{
+		log: cfg.log, dir: dir, manager: cfg.manager, interval: cfg.interval, check: cfg.check, snapshot: r.snapshot,
+		restore: func() (bool, error) { return restore(dir, ln, cfg.sendBuffer) },
+	}
 	return r, nil
 }
 
@@ -165,7 +168,9 @@ func (r *relay) run(ctx context.Context) error {
 	switch {
 	case err == nil: // told to stop
 		err = r.lastDrain()
-		r.logTotals("stopping")
+		var why string
+		why, r.reason = lastWords(ctx)
+		r.logTotals(why)
 	case errors.Is(err, notify.ErrUnmounted):
 		r.logTotals("file system is unmounted: stopping")
 	}

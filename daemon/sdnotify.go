@@ -8,20 +8,27 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // sdNotify tells the service manager how the daemon is doing, as sd_notify(3)
-// describes. A nil *sdNotify does nothing: there is no manager that wants to know.
+// describes. A nil *sdNotify does nothing: there is no manager that wants to know. Its
+// methods are safe for concurrent use, but for ready.
 type sdNotify struct {
 	fd   int
-	addr unix.SockaddrUnix
+	name string // of the manager's socket
+
+	stays   bool        // the end of the relay is not the daemon's
+	started bool        // READY=1 was sent
+	relays  atomic.Bool // the relay gives the signs of life
 }
 
-// openNotify reads NOTIFY_SOCKET. A leading @ names an abstract socket.
-func openNotify() (*sdNotify, error) {
+// openNotify reads NOTIFY_SOCKET. A leading @ names an abstract socket. stays says that
+// the daemon goes on when a relay ends.
+func openNotify(stays bool) (*sdNotify, error) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return nil, nil
@@ -33,8 +40,29 @@ func openNotify() (*sdNotify, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open NOTIFY_SOCKET %q: %w", name, err)
 	}
-	// unix.SockaddrUnix takes the @ for abstract itself.
-	return &sdNotify{fd: fd, addr: unix.SockaddrUnix{Name: name}}, nil
+	return &sdNotify{fd: fd, name: name, stays: stays}, nil
+}
+
+// ready tells the manager, the first time, that the daemon is ready, which must get
+// through, and each time its status, which the next one replaces.
+func (s *sdNotify) ready(status string) error {
+	if s == nil || s.started {
+		s.send(status)
+		return nil
+	}
+	if err := s.sendPatiently("READY=1", status); err != nil {
+		return err
+	}
+	s.started = true
+	return nil
+}
+
+// relaying says whether the relay sends WATCHDOG=1. Otherwise whoever waits for a mount
+// does.
+func (s *sdNotify) relaying(yes bool) {
+	if s != nil {
+		s.relays.Store(yes)
+	}
 }
 
 // send sends lines such as READY=1. It does not wait for the manager.
@@ -43,13 +71,14 @@ func (s *sdNotify) send(lines ...string) error {
 		return nil
 	}
 	msg := []byte(strings.Join(lines, "\n"))
+	addr := unix.SockaddrUnix{Name: s.name} // which takes the @ for abstract itself
 	for {
-		err := unix.Sendto(s.fd, msg, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &s.addr)
+		err := unix.Sendto(s.fd, msg, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &addr)
 		if err == nil {
 			return nil
 		}
 		if err != unix.EINTR {
-			return fmt.Errorf("notify service manager at %s: %w", s.addr.Name, err)
+			return fmt.Errorf("notify service manager at %s: %w", s.name, err)
 		}
 	}
 }
@@ -70,6 +99,14 @@ func (s *sdNotify) close() {
 	if s != nil {
 		unix.Close(s.fd)
 	}
+}
+
+// watchdog is how often to send WATCHDOG=1, 0 for never.
+func (s *sdNotify) watchdog() time.Duration {
+	if s == nil {
+		return 0
+	}
+	return watchdogInterval()
 }
 
 // watchdogInterval returns how often to send WATCHDOG=1: twice in the time that

@@ -59,16 +59,22 @@ func Attach(dir string) (*Reader, error) {
 	defer unix.Close(mfd)
 
 	r := &Reader{mount: mount}
-	r.fd, err = ioctl(mfd, IoctlReadNotify, unsafe.Pointer(&r.args))
-	switch err {
-	case nil:
-		return r, nil
-	case unix.ENOTTY:
-		err = ErrNotSupported
-	case unix.EBUSY:
-		err = ErrBusy
+	if err := r.attach(mfd); err != nil {
+		return nil, fmt.Errorf("attach to %s: %w", dir, err)
 	}
-	return nil, fmt.Errorf("attach to %s: %w", dir, err)
+	return r, nil
+}
+
+// attach makes the Reader that of the mount on which a directory is open.
+func (r *Reader) attach(dir int) (err error) {
+	r.fd, err = ioctl(dir, IoctlReadNotify, unsafe.Pointer(&r.args))
+	switch err {
+	case unix.ENOTTY:
+		return ErrNotSupported
+	case unix.EBUSY:
+		return ErrBusy
+	}
+	return err
 }
 
 // AttachContext is [Attach], but waits no longer than the context lasts and returns

@@ -77,15 +77,24 @@ func StatfsContext(ctx context.Context, dir string) (Mount, error) {
 	return await(ctx, "identify file system at "+dir, func() (Mount, error) { return Statfs(dir) }, nil)
 }
 
-// openMount opens a directory of a ScoutFS. Opening a regular file instead would
-// be an access itself, and make a record.
-func openMount(dir string) (fd int, m Mount, err error) {
+// openDirectory opens a directory. Opening a regular file instead would be an access
+// itself, and make a record.
+func openDirectory(dir string) (fd int, err error) {
 	err = retry(func() (err error) {
 		fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		return -1, Mount{}, &os.PathError{Op: "open", Path: dir, Err: err}
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return fd, nil
+}
+
+// openMount opens a directory of a ScoutFS.
+func openMount(dir string) (fd int, m Mount, err error) {
+	fd, err = openDirectory(dir)
+	if err != nil {
+		return -1, Mount{}, err
 	}
 	m, err = statfs(fd)
 	if err != nil {

@@ -15,5 +15,6 @@ case ${1-} in
 configure) [ -n "${2-}" ] || exit 0 ;;
 esac
 # Only running instances. Clients see the end of the stream and, after they
-# reconnect, a gap in seq if they missed anything.
-systemctl try-restart 'scoutfs-notifyd@*.service' || :
+# reconnect, a gap in seq if they missed anything. Without their dependencies: one that
+# waits must not mount its file system.
+systemctl --job-mode=ignore-dependencies try-restart 'scoutfs-notifyd@*.service' || :

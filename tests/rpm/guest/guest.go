@@ -11,3 +11,16 @@ const Enable = "/root/enable.sh"
 
 // Upgrade is the path, in the machine, of the next release's daemon package.
 const Upgrade = "/root/upgrade.rpm"
+
+// EnvLife is the variable with the rounds of the tests of the daemon's life.
+const EnvLife = "LIFE"
+
+// EnvFS is the variable that is ScoutFS if the module is the real one.
+const (
+	EnvFS   = "FS"
+	ScoutFS = "scoutfs"
+)
+
+// MountHangs is what the tests print when mount(2) of real ScoutFS does not return, as
+// in tests/guest.
+const MountHangs = "guest: mount(2) of ScoutFS does not return"
