@@ -71,25 +71,29 @@ func (cs *clients) broadcast(batch, events []byte, now time.Time) {
 		fresh += c.queue.fresh
 	}
 	cs.reap()
-	if cs.measured+fresh > cs.queueLimit {
+	if fresh > cs.queueLimit/measureShare {
 		cs.boundQueues()
 	}
 }
 
-// boundQueues measures all queues, and if they are close to their limit keeps the longest
-// from growing. What is in a queue cannot be taken out again.
+// measureShare is how much of their limit the queues may grow by, at most, before they
+// are measured: a sixteenth.
+const measureShare = 16
+
+// boundQueues measures all queues, and keeps those from growing that have more than half
+// of what is left for all. So the longest are the first, and clients that do not read
+// leave twice as much as each of them takes for those that do. Only what each may take in
+// any case, minSendBuffer, can add up to more than the limit. What is in a queue cannot be
+// taken out again.
 func (cs *clients) boundQueues() {
-	cs.measured = 0
+	sum := uint64(0)
 	for _, c := range cs.list {
 		c.queue.measure(c.fd)
-		cs.measured += c.queue.bytes
+		sum += c.queue.bytes
 	}
-	if cs.measured < cs.queueLimit/8*7 {
-		return
-	}
+	enough := max(minSendBuffer, (cs.queueLimit-min(sum, cs.queueLimit))/2)
 	for _, c := range cs.list {
-		// Half of a fair share: there is always one above that.
-		if c.queue.cut || c.queue.bytes <= cs.queueLimit/uint64(2*len(cs.list)) {
+		if c.queue.cut || c.queue.bytes <= enough {
 			continue
 		}
 		c.queue.stunt(c.fd)
@@ -98,7 +102,7 @@ func (cs *clients) boundQueues() {
 		cs.changed = true
 		if cs.crowded.allow() {
 			c.log.Warn("clients do not keep up: the longest queues may not grow", "queue", c.queue.bytes,
-				"all_queues", cs.measured, "queue_limit", cs.queueLimit)
+				"all_queues", sum, "queue_limit", cs.queueLimit)
 		}
 	}
 }

@@ -54,8 +54,8 @@ const (
 	// maxSendBuffer is the most that the kernel can double.
 	maxSendBuffer = 1<<30 - 1
 
-	// defaultQueueLimit is four times what a client that does not read can take.
-	defaultQueueLimit = 16 << 20
+	// defaultQueueLimit is 16 times what a client that does not read can take.
+	defaultQueueLimit = 64 << 20
 
 	// maxPause is the longest pause that makes any sense.
 	maxPause = time.Second
@@ -101,7 +101,7 @@ func defaultConfig() *config {
 		pause:      time.Millisecond,
 		maxClients: 64,
 		sendBuffer: defaultSendBuffer,
-		queueLimit: defaultQueueLimit,
+		queueLimit: int(max(minQueueLimit, min(defaultQueueLimit, memoryLimit("/proc/self", "/sys/fs/cgroup")/2))),
 		interval:   time.Second,
 		check:      defaultCheck,
 		retry:      defaultRetry,
@@ -120,7 +120,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 	flags.Var(cli.Duration(&cfg.pause, 0, maxPause), "pause", "wait for `duration`, 0s to 1s, after a drain that found fewer than 512 records; keeps wake-ups off the readers of files")
 	flags.Var(cli.Int(&cfg.maxClients, 1, math.MaxInt), "max-clients", "serve at most `count` clients at once, 1 or more")
 	flags.Var(cli.Int(&cfg.sendBuffer, minSendBuffer, maxSendBuffer), "sndbuf", "size of each client's queue in `bytes`, 131072 to 1073741823, which the kernel doubles")
-	flags.Var(cli.Int(&cfg.queueLimit, minQueueLimit, math.MaxInt), "queues", "let all clients' queues together take `bytes` of memory, 1048576 or more; the longest are cut short first")
+	flags.Var(cli.Int(&cfg.queueLimit, minQueueLimit, math.MaxInt), "queues", "let all clients' queues together take `bytes` of memory, 1048576 or more; the longest are cut short first; if not set, half of what the control group may take is enough, too")
 	flags.Var(cli.Duration(&cfg.interval, 1, math.MaxInt64), "interval", "update "+notify.StateName+" and "+notify.MetricsName+" once in a `duration` at most, above 0s")
 	flags.BoolVar(&cfg.wait, "wait", false, "wait for a ScoutFS to be mounted at MOUNTPOINT, and after it is unmounted for the next one")
 	escaped := flags.Bool("escaped", false, "MOUNTPOINT is escaped as systemd-escape --path prints it")

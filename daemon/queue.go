@@ -29,7 +29,8 @@ func (q *queue) measure(fd int) {
 	}
 }
 
-// stunt keeps the queue from growing, until a client has taken three quarters of it.
+// stunt keeps the queue from growing, until a client has taken three quarters of it. It
+// has minSendBuffer bytes at least: the kernel refuses packets larger than the queue.
 func (q *queue) stunt(fd int) {
 	if setSendBuffer(fd, int(q.bytes/2)) == nil {
 		q.cut, q.other = true, true
@@ -49,7 +50,7 @@ const extraRoom = 32 << 10
 // extend makes room for some packets more.
 func (q *queue) extend(fd int) {
 	q.measure(fd)
-	if setSendBuffer(fd, int(min(q.bytes/2+extraRoom, maxSendBuffer))) == nil {
+	if setSendBuffer(fd, int(min(max(q.bytes/2, minSendBuffer/2)+extraRoom, maxSendBuffer))) == nil {
 		q.other = true
 	}
 }

@@ -4,6 +4,7 @@ package guest
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -48,10 +49,8 @@ func TestQueueLimit(t *testing.T) {
 	f.create("a", 1)
 	end := f.create("end", 1)
 	group := memoryGroup(t, 32<<20)
-	d := f.startDaemon()
-	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(d.cmd.Process.Pid)), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	// The daemon finds its limit when it starts.
+	d := f.watchDaemon(exec.Command("sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), Daemon, f.dir))
 	const stalled = 16
 	var clients []*notify.Client
 	for range stalled {
