@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,10 +140,22 @@ func (f *life) mounted() bool {
 	return ok && m.Type == "scoutfs"
 }
 
-// mount mounts it, by mount(2).
+// mountLimit is longer than a mount has taken.
+const mountLimit = 20 * time.Second
+
+// mount mounts it, by mount(2). One that hangs, see MountHangs, is interrupted and made
+// again: in hundreds of them there are some.
 func (f *life) mount() {
 	f.t.Helper()
-	hangs := time.AfterFunc(patience, func() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	self := unix.Gettid()
+	hangs := time.AfterFunc(mountLimit, func() {
+		f.t.Logf("%s: interrupting it", MountHangs)
+		_ = unix.Tgkill(os.Getpid(), self, unix.SIGURG) // which Go ignores
+	})
+	defer hangs.Stop()
+	lost := time.AfterFunc(patience, func() {
 		if os.Getenv(EnvFS) != ScoutFS {
 			return
 		}
@@ -151,8 +164,8 @@ func (f *life) mount() {
 		_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	})
-	defer hangs.Stop()
-	var err error = unix.EINTR // by a signal of Go's scheduler
+	defer lost.Stop()
+	var err error = unix.EINTR // also by a signal of Go's scheduler
 	for err == unix.EINTR {
 		err = unix.Mount(f.source, f.dir, "scoutfs", 0, f.opts)
 	}
