@@ -28,9 +28,10 @@ const (
 type listener struct {
 	fd          int // -1 once closed
 	path        string
-	ours        os.FileInfo // of the socket's file
-	spare       int         // a descriptor to give up for turning a connection away, or -1
-	pausedUntil time.Time   // zero if it is not paused
+	ours        os.FileInfo    // of the socket's file
+	spare       int            // a descriptor to give up for turning a connection away, or -1
+	pausedUntil time.Time      // zero if it is not paused
+	pollfd      [1]unix.PollFd // for pending, here to save an allocation
 }
 
 // boundName is the name that a socket is bound to until it takes connections. The
@@ -184,6 +185,14 @@ func (l *listener) pollFd() int32 {
 		return -1
 	}
 	return int32(l.fd)
+}
+
+// pending tells whether a connection waits to be accepted. To ask is cheaper than an
+// accept4(2) that finds none, for which the kernel first makes a socket.
+func (l *listener) pending() bool {
+	l.pollfd[0] = unix.PollFd{Fd: int32(l.fd), Events: unix.POLLIN}
+	n, err := unix.Poll(l.pollfd[:], 0)
+	return n > 0 || err != nil
 }
 
 // open tells whether to accept: not in a pause, always after one, and otherwise

@@ -77,7 +77,7 @@ func (r *relay) relayBatch(now time.Time) (int, error) {
 	}
 	// Whoever was connected when these accesses were made gets them. So accept
 	// between drain and broadcast, and not only when poll reports a connection.
-	r.clients.accept(true)
+	r.clients.accept(r.clients.ln.pending())
 	events, err := r.stream.account(batch, dropped, now)
 	if err != nil {
 		return 0, err
