@@ -161,6 +161,8 @@ func (f *life) mount() {
 		}
 		fmt.Printf("\n%s\n", MountHangs)
 		_ = unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
+		// Log the blocked tasks. There is no way out: interrupted, it hangs in its
+		// own cleaning up.
 		_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	})
