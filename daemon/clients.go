@@ -31,7 +31,6 @@ type clients struct {
 	list     []*client
 	door     *doorman
 	polled   int    // how many of list poll was asked for
-	measured uint64 // bytes in all queues, at the last measurement
 	cuts     uint64 // queues that were cut short
 	scratch  []byte // for a selection of events
 	lastID   uint64
