@@ -106,7 +106,8 @@ func (r *Reader) Fd() int {
 // buf[:n*RecordSize].
 //
 // dropped is how many records the kernel has dropped since Attach because the
-// ring was full. With [ErrUnmounted] it is the final number, with another error the
+// ring was full, up to the oldest record that is left in the ring, or all of them if
+// none is left. With [ErrUnmounted] it is the final number, with another error the
 // last value known.
 //
 // The error is [ErrUnmounted] when the file system is unmounted and no record

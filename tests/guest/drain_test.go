@@ -5,8 +5,10 @@ package guest
 import (
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 	"unsafe"
@@ -159,5 +161,153 @@ func TestDropsDuringLastDrain(t *testing.T) {
 	}
 	if _, dropped, err := r.Drain(slow.mem); dropped != lost || !errors.Is(err, notify.ErrUnmounted) {
 		t.Errorf("the reader says that %d were dropped, error %v; not %d and ErrUnmounted", dropped, err, lost)
+	}
+}
+
+// Records make room for others a page at a time, not only once all are copied.
+func TestDrainMakesRoom(t *testing.T) {
+	f := setup(t)
+	f.create("a", 1)
+	r := f.attach()
+	chunk := notify.RingRecords / ringPages
+	f.touchTimes("a", notify.RingRecords)
+	slow := newSlowPages(t, ringPages)
+	c := goDrain(r, slow.mem, notify.RingRecords)
+	if page := slow.wanted(); page != 0 {
+		t.Fatalf("the copy began with page %d", page)
+	}
+	f.touch("a") // still full: dropped
+	slow.give(0, 1)
+	if page := slow.wanted(); page != 1 {
+		t.Fatalf("the copy continued with page %d", page)
+	}
+	f.touchTimes("a", chunk)
+	f.touch("a") // full again: dropped
+	slow.give(1, ringPages)
+	d := await(t, c)
+	checkDrained(t, "the slow drain", d, slow.mem, seqs(1, notify.RingRecords), 1)
+	d = drainRaw(r, slow.mem, notify.RingRecords)
+	checkDrained(t, "the next", d, slow.mem, seqs(notify.RingRecords+2, chunk), 2)
+	if emitted, dropped := f.counters(); emitted != uint64(notify.RingRecords+chunk) || dropped != 2 {
+		t.Errorf("the counters say %d emitted, %d dropped", emitted, dropped)
+	}
+}
+
+func seqs(first, n int) (s []uint64) {
+	for i := range n {
+		s = append(s, uint64(first+i))
+	}
+	return s
+}
+
+// checkDrained compares what a drain returned with numbers and with what was dropped.
+func checkDrained(t *testing.T, what string, d drained, mem []byte, seqs []uint64, dropped uint64) {
+	t.Helper()
+	if d.n != len(seqs) || d.dropped != dropped || d.err != nil {
+		t.Fatalf("%s returned %+v, not %d records and %d dropped", what, d, len(seqs), dropped)
+	}
+	for i, want := range seqs {
+		if got := binary.NativeEndian.Uint64(mem[i*notify.RecordSize:]); got != want {
+			t.Fatalf("%s: record %d has seq %d, not %d", what, i, got, want)
+		}
+	}
+}
+
+// ringModel is what the ring must do.
+type ringModel struct {
+	queue                     []uint64 // numbers of the records in the ring
+	emitted, dropped, drained uint64
+}
+
+func (m *ringModel) emit() {
+	if len(m.queue) == notify.RingRecords {
+		m.dropped++
+		return
+	}
+	m.emitted++
+	m.queue = append(m.queue, m.emitted+m.dropped)
+}
+
+// drain returns the numbers of the records that a drain returns into an array of which
+// only a part can be written, and how many it says were dropped.
+func (m *ringModel) drain(room, writable int) (seqs []uint64, dropped uint64) {
+	const chunk = 64
+	n := min(room, len(m.queue))
+	if n > writable {
+		// A chunk is delivered as a whole or not. None goes over the ring's end.
+		for n = 0; ; {
+			next := min(chunk, notify.RingRecords-(int(m.drained)+n)%notify.RingRecords, len(m.queue)-n, room-n)
+			if n+next > writable {
+				break
+			}
+			n += next
+		}
+	}
+	seqs = m.queue[:n]
+	m.queue = m.queue[n:]
+	m.drained += uint64(n)
+	if len(m.queue) == 0 {
+		return seqs, m.dropped
+	}
+	return seqs, m.queue[0] - 1 - m.drained
+}
+
+// Whatever is accessed, dropped, and drained into whatever room, of which a part may be
+// unmapped: what was returned and what is said to be dropped add up to the number that
+// is next.
+func TestDrainModel(t *testing.T) {
+	const ring = notify.RingRecords
+	page := os.Getpagesize()
+	mem, err := unix.Mmap(-1, 0, ring*notify.RecordSize+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	end := len(mem) - page // of what can be written
+	if err := unix.Mprotect(mem[end:], unix.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	f := setup(t)
+	f.create("a", 1)
+	seed := uint64(time.Now().UnixNano())
+	rnd := rand.New(rand.NewPCG(seed, 13))
+	r := f.attach()
+	var m ringModel
+	var partial, faults, full int
+	for step := range 200 {
+		for range rnd.IntN(700) {
+			f.touch("a")
+			m.emit()
+		}
+		if len(m.queue) == ring {
+			full++
+		}
+		room, writable := 1+rnd.IntN(ring), ring
+		if rnd.IntN(2) == 0 {
+			writable = rnd.IntN(room + 1)
+		}
+		last := len(m.queue)
+		want, dropped := m.drain(room, writable)
+		buf := mem[end-writable*notify.RecordSize:]
+		d := drainRaw(r, buf, room)
+		if len(want) == 0 && last > 0 {
+			faults++
+			if d.err != unix.EFAULT {
+				t.Fatalf("seed %d, step %d: the drain returned %+v, not EFAULT", seed, step, d)
+			}
+			continue
+		}
+		if len(want) < min(room, last) {
+			partial++
+		}
+		if next := 1 + m.drained + dropped; len(m.queue) > 0 && m.queue[0] != next {
+			t.Fatalf("seed %d, step %d: the model is wrong: %d is next, not %d", seed, step, m.queue[0], next)
+		}
+		checkDrained(t, "the drain with seed "+strconv.FormatUint(seed, 10), d, buf, want, dropped)
+	}
+	t.Logf("seed %d: %d records, %d dropped, %d times full, %d drains cut short, %d EFAULT",
+		seed, m.emitted, m.dropped, full, partial, faults)
+	if m.dropped == 0 || partial == 0 || faults == 0 {
+		t.Error("not everything happened")
 	}
 }
