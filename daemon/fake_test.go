@@ -182,7 +182,13 @@ func (f *fakeRing) Drain(buf []byte) (int, uint64, error) {
 	if n > 0 && len(f.recs) == 0 {
 		unix.Read(f.r, f.token[:])
 	}
-	return n, f.dropped, nil
+	dropped := f.dropped
+	if left := uint64(len(f.recs)); left > 0 {
+		// only those before the oldest record that is left
+		first := f.seq + 1 - f.emitted - f.dropped
+		dropped = f.recs[0].Seq - first - (f.emitted - left)
+	}
+	return n, dropped, nil
 }
 
 func (f *fakeRing) Range() (first, next uint64, ok bool) {

@@ -68,12 +68,12 @@ func (r *relay) loop() error {
 // relayBatch drains the kernel once, sends what that finds to every client, and
 // returns how many records it was.
 func (r *relay) relayBatch(now time.Time) (int, error) {
-	n, dropped, err := r.src.Drain(r.buf)
+	n, dropped, failed := r.src.Drain(r.buf)
 	batch := r.buf[:n*notify.RecordSize]
 	news := n > 0 || dropped != r.state.KernelDropped
 	r.count(batch, dropped)
-	if err != nil || !news {
-		return 0, err
+	if !news || failed != nil && !errors.Is(failed, notify.ErrUnmounted) {
+		return 0, failed
 	}
 	// Whoever was connected when these accesses were made gets them. So accept
 	// between drain and broadcast, and not only when poll reports a connection.
@@ -83,7 +83,7 @@ func (r *relay) relayBatch(now time.Time) (int, error) {
 		return 0, err
 	}
 	r.clients.broadcast(batch, events, now)
-	return n, nil
+	return n, failed // the last drain has no records, but may have a loss
 }
 
 // lastDrain delivers what was recorded before the relay was told to stop: one

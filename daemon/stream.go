@@ -27,9 +27,10 @@ type stream struct {
 // the reader attached. It returns the records with each loss told where it happened,
 // valid until the next call. Without a loss that is the batch itself.
 //
-// All numbers after told up to the last record are in the batch or were dropped. The
-// kernel says how many it dropped when it looked for records, all of which are in the
-// batch; so what it dropped and no gap shows came after them.
+// All numbers after told up to the last record are in the batch or were dropped. Of what
+// was dropped the kernel counts what comes before the oldest record that it has left; so
+// what it counts and no gap shows comes right after the batch. (An older module counts all
+// that it dropped when it looked for records, but then they are all in the batch.)
 func (s *stream) account(batch []byte, dropped uint64, now time.Time) ([]byte, error) {
 	n := uint64(len(batch) / notify.RecordSize)
 	if n > 0 && s.base == 0 {

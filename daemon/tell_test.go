@@ -193,6 +193,38 @@ func TestBeforeTheRelay(t *testing.T) {
 	}
 }
 
+// TestDroppedAtUnmount: what the last drain alone says was dropped is told as lost.
+func TestDroppedAtUnmount(t *testing.T) {
+	r, ring := newTestRelay(t)
+	conn := connectTo(t, r)
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	req := notify.Request{Version: notify.Version2, MaxRecords: 1}
+	pkt, _ := req.MarshalBinary()
+	conn.Write(pkt)
+	if _, _, err := r.poll(time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	ring.emit(1)
+	if n, err := r.relayBatch(time.Now()); n != 1 || err != nil {
+		t.Fatalf("relayed %d records, %v", n, err)
+	}
+	// Five are dropped while that is copied, and fdinfo cannot be read in the end.
+	ring.dropped, ring.mute = 5, true
+	ring.unmount()
+	if _, err := r.relayBatch(time.Now()); !errors.Is(err, notify.ErrUnmounted) {
+		t.Errorf("the last drain: %v", err)
+	}
+	expectRaw(t, conn, notify.TypeHello)
+	expectRaw(t, conn, notify.TypeRead)
+	lost := expectRaw(t, conn, notify.TypeLost)
+	if l := lost.Control().(*notify.Lost); l.First != 2 || l.Last != 6 || l.Count != 5 || l.Cause != notify.LostKernel {
+		t.Errorf("lost: %+v", l)
+	}
+	if st := r.snapshot(); st.KernelDropped != 5 {
+		t.Errorf("state: %+v", st)
+	}
+}
+
 // TestUndrainedAtStop: what the ring still holds when the daemon stops is told as lost.
 func TestUndrainedAtStop(t *testing.T) {
 	r, ring := newTestRelay(t)

@@ -106,7 +106,9 @@ func (r *Reader) Fd() int {
 // buf[:n*RecordSize].
 //
 // dropped is how many records the kernel has dropped since Attach because the
-// ring was full. With an error it is the last value known.
+// ring was full, up to the oldest record that is left in the ring, or all of them if
+// none is left. With [ErrUnmounted] it is the final number, with another error the
+// last value known.
 //
 // The error is [ErrUnmounted] when the file system is unmounted and no record
 // is left, [ErrClosed] after Close, or the system's.
@@ -131,7 +133,7 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 	n, err = ioctl(r.fd, IoctlReadNotify, unsafe.Pointer(&r.args))
 	r.buf = nil
 	if err != nil {
-		// The kernel may not have set it.
+		// The kernel sets it only with ENODEV, and not if its module is older.
 		r.args.Dropped = max(r.args.Dropped, before)
 		if err == unix.ENODEV {
 			err = ErrUnmounted
