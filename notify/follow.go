@@ -67,10 +67,15 @@ type follower struct {
 	target  string
 	yield   func(Event, error) bool
 	met     bool // connected before
+	looked  bool // at the file system, which is done once
 	waiting bool // that was yielded
 }
 
-func (f *follower) run(ctx context.Context) error {
+func (f *follower) run(ctx context.Context) (err error) {
+	// Once: to follow symbolic links touches what is mounted.
+	if f.target, err = resolve(f.target); err != nil {
+		return err
+	}
 	for delay := followMin; ; delay = min(2*delay, followMax) {
 		hello, err := f.stream(ctx)
 		switch {
@@ -127,13 +132,10 @@ func (f *follower) stream(ctx context.Context) (hello bool, err error) {
 }
 
 // connect connects. Only the first time it looks up the file system if no daemon says
-// that it serves it.
+// that it serves it, to tell a wrong target from one that is not served yet.
 func (f *follower) connect(ctx context.Context) (*Client, error) {
-	path, err := filepath.Abs(f.target)
-	if err != nil {
-		return nil, err
-	}
-	if m, err := MountOf(path); !f.met || filepath.Base(path) == SocketName || err != nil {
+	if m, err := MountOf(f.target); !f.looked || filepath.Base(f.target) == SocketName || err != nil {
+		f.looked = true
 		return f.d.DialContext(ctx, f.target)
 	} else if m.Type != FSType {
 		return nil, ErrNotScoutFS

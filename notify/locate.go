@@ -37,7 +37,7 @@ func (s *Service) check(h *Hello) error {
 // keep it from being unmounted meanwhile. A daemon that was killed leaves its files, so
 // the answer can be out of date.
 func (d *Dialer) Served(target string) (s Service, ok bool) {
-	path, err := filepath.Abs(target)
+	path, err := resolve(target)
 	if err != nil {
 		return Service{}, false
 	}
@@ -59,6 +59,22 @@ func (d *Dialer) Served(target string) (s Service, ok bool) {
 		s.Mount.Device = m.Device
 	}
 	return s, ok
+}
+
+// resolve returns a target's absolute path. It follows symbolic links only if the path
+// does not lead to a ScoutFS without: to look for them touches what is mounted there.
+func resolve(target string) (string, error) {
+	path, err := filepath.Abs(target)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", target, err)
+	}
+	if m, err := MountOf(path); err == nil && m.Type == FSType {
+		return path, nil
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	}
+	return path, nil // it need not exist yet
 }
 
 // serves tells whether a daemon's state says that it serves the file system on a device.

@@ -75,6 +75,27 @@ func TestDialServed(t *testing.T) {
 	}
 }
 
+// TestResolve: symbolic links are followed, and a path that does not exist is kept.
+func TestResolve(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("real", link); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolve(link); err != nil || got != link {
+		t.Errorf("a link to nothing: %s, %v", got, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolve(link + "/"); err != nil || got != filepath.Join(dir, "real") {
+		t.Errorf("a link: %s, %v", got, err)
+	}
+}
+
 // greet accepts a client of version 2 and says hello.
 func greet(t *testing.T, ln *net.UnixListener, hello *Hello) {
 	conn, err := ln.AcceptUnix()

@@ -125,7 +125,7 @@ func (d *demo) runStorm(daemon *exec.Cmd) error {
 	if err := d.catchUp(2); err != nil {
 		return err
 	}
-	// One more access makes tail report the gap.
+	// The stream goes on after the loss.
 	head := exec.Command("head", "-c", "1", "notes/todo.txt")
 	head.Dir = guest.MountPoint
 	if err := head.Run(); err != nil {
