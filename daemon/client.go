@@ -26,6 +26,8 @@ type client struct {
 	asked  bool           // a request has come
 	events int16          // to poll for
 
+	out *packets // nil for one at a time
+
 	traffic
 	behind episode
 	queue  queue
@@ -99,13 +101,23 @@ func (c *client) send(batch []byte) error {
 // sendPackets sends as much as the queue has room for and returns the rest. The error
 // says why there is one.
 func (c *client) sendPackets(batch []byte) (rest []byte, err error) {
+	size := int(c.req.MaxRecords) * notify.RecordSize
 	for len(batch) > 0 {
-		n := min(len(batch), int(c.req.MaxRecords)*notify.RecordSize)
-		if err := c.sendPacket(batch[:n]); err != nil {
+		sent := min(len(batch), size)
+		if sent == len(batch) || c.out == nil {
+			err = c.sendPacket(batch[:sent])
+		} else {
+			var n int
+			n, err = c.out.send(c.fd, batch, size)
+			sent = min(len(batch), n*size)
+			c.packets += uint64(n)
+			c.queue.add(n, sent)
+		}
+		if err != nil {
 			return batch, err
 		}
-		c.records += uint64(n / notify.RecordSize)
-		batch = batch[n:]
+		c.records += uint64(sent / notify.RecordSize)
+		batch = batch[sent:]
 	}
 	return nil, nil
 }
@@ -115,7 +127,7 @@ func (c *client) sendPacket(pkt []byte) error {
 		err := unix.Send(c.fd, pkt, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == nil {
 			c.packets++
-			c.queue.add(len(pkt))
+			c.queue.add(1, len(pkt))
 		}
 		if err != unix.EINTR {
 			return err

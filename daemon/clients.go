@@ -30,6 +30,7 @@ type clients struct {
 
 	list     []*client
 	door     *doorman
+	out      *packets
 	polled   int    // how many of list poll was asked for
 	cuts     uint64 // queues that were cut short
 	scratch  []byte // for a selection of events
@@ -45,7 +46,7 @@ type clients struct {
 
 func newClients(cfg *config, ln *listener, s *stream) *clients {
 	cs := &clients{
-		log: cfg.log, ln: ln, stream: s,
+		log: cfg.log, ln: ln, stream: s, out: newPackets(),
 		max: cfg.maxClients, sendBuffer: cfg.sendBuffer, queueLimit: uint64(cfg.queueLimit),
 	}
 	cs.door = &doorman{log: cfg.log, stream: s, refuse: cs.refuse}
@@ -261,6 +262,7 @@ func (cs *clients) admit(fd int) {
 	cs.lastID++
 	cs.accepted++
 	c := newClient(fd, cs.lastID, pid, cs.log)
+	c.out = cs.out
 	cs.list = append(cs.list, c)
 	c.log.Debug("client connects")
 	// As a rule its request has come with it.

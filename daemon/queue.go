@@ -17,9 +17,9 @@ type queue struct {
 	other bool   // its size is not the configured one
 }
 
-// add counts a packet. The kernel charges a packet's memory, which is less than this: 768
-// bytes for one record, and about what it holds for a large packet.
-func (q *queue) add(size int) { q.fresh += 2*uint64(size) + 1024 }
+// add counts packets of so many bytes in all. The kernel charges a packet's memory, which
+// is less than this: 768 bytes for one record, and about what it holds for a large one.
+func (q *queue) add(packets, size int) { q.fresh += 2*uint64(size) + 1024*uint64(packets) }
 
 // measure finds out how much memory the queue takes.
 func (q *queue) measure(fd int) {
