@@ -115,7 +115,7 @@ func runSystemd(t *testing.T, image string, c vm.Config) {
 		c.Files = map[string]vm.File{}
 	}
 	c.Files[guest.Enable] = vm.File{Source: enable}
-	c.Timeout = 10 * time.Minute
+	c.Timeout = 20 * time.Minute // far more than it takes, even on a busy host
 	tests := guestTests
 	if life := os.Getenv(guest.EnvLife); life != "" {
 		c.Env = append(c.Env, guest.EnvLife+"="+life)
