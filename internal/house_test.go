@@ -135,3 +135,35 @@ func TestPins(t *testing.T) {
 		t.Errorf("versions of golang.org/x/sys: %v", versions)
 	}
 }
+
+// TestLicences: what other programs import has a licence that lets them, and so has
+// all that it imports of this module; the rest has the project's.
+func TestLicences(t *testing.T) {
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(name) != ".go" {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(name))
+		want := "// SPDX-License-Identifier: GPL-2.0-only\n"
+		free := dir == "notify" || dir == "internal/mountinfo"
+		if free {
+			want = "// SPDX-License-Identifier: MIT OR GPL-2.0-only\n"
+		}
+		if !strings.HasPrefix(string(text), want) {
+			t.Errorf("%s does not start with %s", name, want)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^\t"`+module+`/(.*)"$`).FindAllStringSubmatch(string(text), -1) {
+			if free && !strings.HasSuffix(name, "_test.go") && m[1] != "internal/mountinfo" && m[1] != "notify" {
+				t.Errorf("%s imports %s, which is under the GPL alone", name, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

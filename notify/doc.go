@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 
 // Package notify reads the access records of a mounted ScoutFS: which files
 // are opened and read on this node, by whom, as it happens.

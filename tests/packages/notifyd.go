@@ -99,7 +99,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 			return err
 		}
 	}
-	if err := copyFile(at("LICENSE"), p.file("LICENSE")); err != nil {
+	if err := copyFile(at("LICENSE"), p.file("LICENSES", "GPL-2.0-only.txt")); err != nil {
 		return err
 	}
 	texts, err := p.texts(ctx)

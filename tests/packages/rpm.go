@@ -67,7 +67,7 @@ func (p *project) srpm(ctx context.Context, s release, dir string) (string, erro
 		return "", err
 	}
 	files := append([]string{
-		p.file("dkms", "dkms.conf"), p.file("dkms", "stage.sh"), s.kernels, p.file("LICENSE"),
+		p.file("dkms", "dkms.conf"), p.file("dkms", "stage.sh"), s.kernels, p.file("LICENSES", "GPL-2.0-only.txt"),
 	}, s.Paths()...)
 	for _, f := range files {
 		if err := copyFile(filepath.Join(sources, filepath.Base(f)), f); err != nil {
