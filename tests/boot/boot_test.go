@@ -118,6 +118,19 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
+// TestCost counts instructions, on the stand-in.
+func TestCost(t *testing.T) {
+	k := vm.TestKernel(t, vm.KernelNames()[0])
+	m, err := standin.Build(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := machine(t, k, m.Patched, m.Unpatched)
+	c.Counted = true
+	c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn, guest.EnvCounted+"=1")
+	vm.Run(t, c, vm.BuildTest(t, "./guest"), "-test.v", "-test.run=^TestCost$")
+}
+
 func TestScoutFS(t *testing.T) {
 	all, err := repo.Series()
 	if err != nil {

@@ -25,6 +25,9 @@ const (
 // EnvVersion is the variable with ScoutFS's release.
 const EnvVersion = "SCOUTFS_VERSION"
 
+// EnvCounted is set in machines whose clock counts instructions.
+const EnvCounted = "COUNTED"
+
 // Paths of files that the host side puts into the machine.
 const (
 	// Module is the module with notify support.

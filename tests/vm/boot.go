@@ -61,9 +61,12 @@ type Config struct {
 	// added before systemd starts. What the machine writes to Root is lost.
 	Root string
 
-	Memory int    // MiB; 0 means 1024
-	CPUs   int    // 0 means 2
-	Append string // more of the kernel's command line
+	Memory int // MiB; 0 means 1024
+	CPUs   int // 0 means 2
+	// Counted has the machine's clocks count instructions of its only CPU, each a
+	// nanosecond.
+	Counted bool
+	Append  string // more of the kernel's command line
 
 	// Again is the line that a program prints if its machine is useless through no
 	// fault of what is tested. Run then boots the machine once more, and says so.
@@ -195,12 +198,16 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	}, " ")
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
-		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
+		"-machine", "pc", "-cpu", "max", "-m", strconv.Itoa(memory),
 		"-kernel", c.Kernel.Image, "-initrd", initramfs, "-append", cmdline,
 		// exec.Cmd numbers its ExtraFiles from descriptor 3.
 		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
 		"-chardev", "socket,id=program,fd=4", "-serial", "chardev:program",
+	}
+	if c.Counted {
+		args = append(args, "-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0")
+	} else {
+		args = append(args, "-accel", "tcg,thread=multi", "-smp", strconv.Itoa(cpus))
 	}
 	if n := len(c.Disks) + len(c.Images); n > 25 {
 		return nil, fmt.Errorf("make %d disks: at most 25 are possible", n)
