@@ -51,6 +51,11 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 		}
 		c.Files[path] = vm.File{Source: out, Mode: 0o755}
 	}
+	bits32 := filepath.Join(bin, "bits32")
+	if err := vm.BuildProgram32(t.Context(), "./tests/guest/bits32", bits32); err != nil {
+		t.Fatal(err)
+	}
+	c.Files[guest.Bits32] = vm.File{Source: bits32, Mode: 0o755}
 	for _, name := range []string{"socat", "xxd"} {
 		c.Files["/usr/bin/"+name] = vm.File{Source: "/usr/bin/" + name, Mode: 0o755}
 	}

@@ -39,6 +39,9 @@ const (
 
 	Daemon  = "/bin/scoutfs-notifyd"
 	Command = "/bin/scoutfs-notify"
+
+	// Bits32 is the consumer of tests/guest/bits32.
+	Bits32 = "/guest/bits32"
 )
 
 // MountHangs is what the tests print when mount(2) of real ScoutFS does not return:

@@ -126,7 +126,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	defer os.RemoveAll(dir)
 
 	initProgram := filepath.Join(dir, "init")
-	if err := goBuild(ctx, "./tests/vm/init", initProgram, "build"); err != nil {
+	if err := goBuild(ctx, "amd64", "./tests/vm/init", initProgram, "build"); err != nil {
 		return nil, err
 	}
 	spec := newSpec(&c)
@@ -381,12 +381,17 @@ func (m *machine) programLine(line string) {
 // to out, an absolute path. pkg is its folder in the repository, such as
 // "./cmd/scoutfs-notify" or "./tests/x".
 func BuildProgram(ctx context.Context, pkg, out string) error {
-	return goBuild(ctx, pkg, out, "build")
+	return goBuild(ctx, "amd64", pkg, out, "build")
+}
+
+// BuildProgram32 is [BuildProgram] for a program that runs with 32 bits.
+func BuildProgram32(ctx context.Context, pkg, out string) error {
+	return goBuild(ctx, "386", pkg, out, "build")
 }
 
 // goBuild runs a go command, static for the guest, on a package named by its folder
 // in the repository.
-func goBuild(ctx context.Context, pkg, out string, command ...string) error {
+func goBuild(ctx context.Context, arch, pkg, out string, command ...string) error {
 	dir, err := repo.Root()
 	if err != nil {
 		return err
@@ -396,7 +401,7 @@ func goBuild(ctx context.Context, pkg, out string, command ...string) error {
 	}
 	c := run.Command{
 		Dir:  dir,
-		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch},
 		Argv: slices.Concat([]string{"go"}, command, []string{"-o", out, pkg}),
 	}
 	_, err = c.Output(ctx)
