@@ -51,6 +51,11 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 		}
 		c.Files[path] = vm.File{Source: out, Mode: 0o755}
 	}
+	bits32 := filepath.Join(bin, "bits32")
+	if err := vm.BuildProgram32(t.Context(), "./tests/guest/bits32", bits32); err != nil {
+		t.Fatal(err)
+	}
+	c.Files[guest.Bits32] = vm.File{Source: bits32, Mode: 0o755}
 	for _, name := range []string{"socat", "xxd"} {
 		c.Files["/usr/bin/"+name] = vm.File{Source: "/usr/bin/" + name, Mode: 0o755}
 	}
@@ -116,6 +121,19 @@ func TestStandIn(t *testing.T) {
 			runGuest(t, c)
 		})
 	}
+}
+
+// TestCost counts instructions, on the stand-in.
+func TestCost(t *testing.T) {
+	k := vm.TestKernel(t, vm.KernelNames()[0])
+	m, err := standin.Build(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := machine(t, k, m.Patched, m.Unpatched)
+	c.Counted = true
+	c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn, guest.EnvCounted+"=1")
+	vm.Run(t, c, vm.BuildTest(t, "./guest"), "-test.v", "-test.run=^TestCost$")
 }
 
 func TestScoutFS(t *testing.T) {

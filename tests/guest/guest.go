@@ -25,6 +25,9 @@ const (
 // EnvVersion is the variable with ScoutFS's release.
 const EnvVersion = "SCOUTFS_VERSION"
 
+// EnvCounted is set in machines whose clock counts instructions.
+const EnvCounted = "COUNTED"
+
 // Paths of files that the host side puts into the machine.
 const (
 	// Module is the module with notify support.
@@ -36,6 +39,9 @@ const (
 
 	Daemon  = "/bin/scoutfs-notifyd"
 	Command = "/bin/scoutfs-notify"
+
+	// Bits32 is the consumer of tests/guest/bits32.
+	Bits32 = "/guest/bits32"
 )
 
 // MountHangs is what the tests print when mount(2) of real ScoutFS does not return:

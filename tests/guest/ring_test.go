@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -301,6 +302,32 @@ func TestNumberIsShared(t *testing.T) {
 	}
 	if _, err := ioctl(r.Fd(), notify.IoctlReadNotify&^0xff00|0xe900, unsafe.Pointer(&arg)); err != unix.ENOTTY {
 		t.Errorf("the number of another driver: %v, not ENOTTY", err)
+	}
+}
+
+// A program with 32 bits attaches through directory and file, and drains.
+func TestBits32(t *testing.T) {
+	f := setup(t)
+	ino := f.create("a", 100)
+	for _, attachTo := range []string{f.dir, f.path("a")} {
+		cmd := exec.Command(Bits32, attachTo, f.path("a"))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if errors.Is(err, unix.ENOEXEC) {
+			t.Skip("this kernel runs no programs with 32 bits")
+		}
+		if err != nil {
+			t.Fatalf("attach through %s: %v\n%s", attachTo, err, stderr.Bytes())
+		}
+		recs, err := notify.Decode(nil, out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(recs) != 2 || recs[0].Type != notify.TypeOpen || recs[1].Type != notify.TypeRead ||
+			recs[0].Ino != ino || recs[1].Ino != ino || recs[1].Length != 100 {
+			t.Errorf("attached through %s it got %+v, not an open and a read of 100 bytes", attachTo, recs)
+		}
 	}
 }
 

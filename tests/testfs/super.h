@@ -41,6 +41,9 @@ static inline struct scoutfs_sb_info *SCOUTFS_SB(struct super_block *sb)
 #define SCSB_TRACE_FIELDS	__field(u64, fsid) __field(u64, rid)
 #define SCSB_TRACE_ARGS		(u32)(__entry->fsid >> 40), (u32)(__entry->rid >> 40)
 
+/* ScoutFS's name for this on all kernels */
+#define kc__vmalloc		__vmalloc
+
 int testfs_sysfs_init(void);
 void testfs_sysfs_exit(void);
 int testfs_sysfs_setup(struct super_block *sb);

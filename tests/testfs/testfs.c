@@ -113,6 +113,7 @@ static const struct file_operations testfs_file_fops = {
 	.owner		= THIS_MODULE,
 #ifdef TESTFS_NOTIFY
 	.open		= scoutfs_notify_open,
+	.compat_ioctl	= scoutfs_notify_compat_ioctl,
 #endif
 	.read_iter	= testfs_read_iter,
 	.write_iter	= generic_file_write_iter,
@@ -133,6 +134,9 @@ static const struct file_operations testfs_dir_fops = {
 	.iterate_shared	= dcache_readdir,
 	.fsync		= noop_fsync,
 	.unlocked_ioctl	= testfs_ioctl,
+#ifdef TESTFS_NOTIFY
+	.compat_ioctl	= scoutfs_notify_compat_ioctl,
+#endif
 };
 
 static const struct inode_operations testfs_file_iops = {

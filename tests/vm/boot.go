@@ -61,9 +61,12 @@ type Config struct {
 	// added before systemd starts. What the machine writes to Root is lost.
 	Root string
 
-	Memory int    // MiB; 0 means 1024
-	CPUs   int    // 0 means 2
-	Append string // more of the kernel's command line
+	Memory int // MiB; 0 means 1024
+	CPUs   int // 0 means 2
+	// Counted has the machine's clocks count instructions of its only CPU, each a
+	// nanosecond.
+	Counted bool
+	Append  string // more of the kernel's command line
 
 	// Again is the line that a program prints if its machine is useless through no
 	// fault of what is tested. Run then boots the machine once more, and says so.
@@ -123,7 +126,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	defer os.RemoveAll(dir)
 
 	initProgram := filepath.Join(dir, "init")
-	if err := goBuild(ctx, "./tests/vm/init", initProgram, "build"); err != nil {
+	if err := goBuild(ctx, "amd64", "./tests/vm/init", initProgram, "build"); err != nil {
 		return nil, err
 	}
 	spec := newSpec(&c)
@@ -195,12 +198,16 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	}, " ")
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
-		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
+		"-machine", "pc", "-cpu", "max", "-m", strconv.Itoa(memory),
 		"-kernel", c.Kernel.Image, "-initrd", initramfs, "-append", cmdline,
 		// exec.Cmd numbers its ExtraFiles from descriptor 3.
 		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
 		"-chardev", "socket,id=program,fd=4", "-serial", "chardev:program",
+	}
+	if c.Counted {
+		args = append(args, "-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0")
+	} else {
+		args = append(args, "-accel", "tcg,thread=multi", "-smp", strconv.Itoa(cpus))
 	}
 	if n := len(c.Disks) + len(c.Images); n > 25 {
 		return nil, fmt.Errorf("make %d disks: at most 25 are possible", n)
@@ -374,12 +381,17 @@ func (m *machine) programLine(line string) {
 // to out, an absolute path. pkg is its folder in the repository, such as
 // "./cmd/scoutfs-notify" or "./tests/x".
 func BuildProgram(ctx context.Context, pkg, out string) error {
-	return goBuild(ctx, pkg, out, "build")
+	return goBuild(ctx, "amd64", pkg, out, "build")
+}
+
+// BuildProgram32 is [BuildProgram] for a program that runs with 32 bits.
+func BuildProgram32(ctx context.Context, pkg, out string) error {
+	return goBuild(ctx, "386", pkg, out, "build")
 }
 
 // goBuild runs a go command, static for the guest, on a package named by its folder
 // in the repository.
-func goBuild(ctx context.Context, pkg, out string, command ...string) error {
+func goBuild(ctx context.Context, arch, pkg, out string, command ...string) error {
 	dir, err := repo.Root()
 	if err != nil {
 		return err
@@ -389,7 +401,7 @@ func goBuild(ctx context.Context, pkg, out string, command ...string) error {
 	}
 	c := run.Command{
 		Dir:  dir,
-		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64"},
+		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch},
 		Argv: slices.Concat([]string{"go"}, command, []string{"-o", out, pkg}),
 	}
 	_, err = c.Output(ctx)

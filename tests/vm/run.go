@@ -27,7 +27,7 @@ const GuestTest = "/usr/bin/guest.test"
 func BuildTest(tb testing.TB, pkg string) string {
 	tb.Helper()
 	out := filepath.Join(tb.TempDir(), "guest.test")
-	if err := goBuild(tb.Context(), "./tests/"+strings.TrimPrefix(pkg, "./"), out, "test", "-c"); err != nil {
+	if err := goBuild(tb.Context(), "amd64", "./tests/"+strings.TrimPrefix(pkg, "./"), out, "test", "-c"); err != nil {
 		tb.Fatal(err)
 	}
 	return out
