@@ -611,19 +611,19 @@ func TestWaitServiceManager(t *testing.T) {
 		receiveStatus(t, conn, want)
 	}
 	p := launch(t, "wait", cfg, []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=20000"}, "-wait")
-	receive(`READY=1\nSTATUS=waiting for a ScoutFS at "/mnt/scoutfs"`)
+	receive(`READY=1\nSTATUS=waiting for a ScoutFS at "/mnt/scoutfs"\nWATCHDOG=1`)
 	for range 3 {
 		receive(`WATCHDOG=1`)
 	}
 	p.order("mount 42")
-	receive(`STATUS=serving "/mnt/scoutfs": 0 clients, .*`)
+	receive(`STATUS=serving "/mnt/scoutfs": 0 clients, .*\nWATCHDOG=1`)
 	p.order("emit 3")
 	receive(`STATUS=serving "/mnt/scoutfs": 0 clients, 3 records, .*`)
 	for range 3 {
 		receive(`WATCHDOG=1`)
 	}
 	p.order("unmount")
-	receive(`STATUS=waiting for a ScoutFS at "/mnt/scoutfs"`)
+	receive(`STATUS=waiting for a ScoutFS at "/mnt/scoutfs"\nWATCHDOG=1`)
 	for range 3 {
 		receive(`WATCHDOG=1`)
 	}
@@ -717,7 +717,7 @@ func TestServiceManager(t *testing.T) {
 				receiveStatus(t, conn, want)
 			}
 			p := startProcess(t, cfg, []string{"NOTIFY_SOCKET=" + tt.socket, "WATCHDOG_USEC=20000"})
-			receive(`READY=1\nSTATUS=serving "/mnt/scoutfs": 0 clients, 0 records, 0 dropped by the kernel, 0 lost by clients`)
+			receive(`READY=1\nSTATUS=serving "/mnt/scoutfs": 0 clients, 0 records, 0 dropped by the kernel, 0 lost by clients\nWATCHDOG=1`)
 			p.mustDial()
 			p.order("emit 3")
 			receive(`STATUS=serving "/mnt/scoutfs": 1 clients, 3 records, 0 dropped by the kernel, 0 lost by clients`)

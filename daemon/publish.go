@@ -69,7 +69,7 @@ func (p *publisher) tick(now time.Time, news bool) {
 	p.news = p.news || news
 	if !p.watchdogNext.IsZero() && !now.Before(p.watchdogNext) {
 		p.watchdogNext = now.Add(p.watchdog)
-		if err := p.manager.send("WATCHDOG=1"); err != nil {
+		if err := p.manager.send(alive); err != nil {
 			// Soon enough for a manager that is only busy.
 			p.watchdogNext = now.Add(min(p.watchdog, p.interval))
 			p.fail(err)

@@ -43,14 +43,19 @@ func openNotify(stays bool) (*sdNotify, error) {
 	return &sdNotify{fd: fd, name: name, stays: stays}, nil
 }
 
+// alive is a sign of life.
+const alive = "WATCHDOG=1"
+
 // ready tells the manager, the first time, that the daemon is ready, which must get
-// through, and each time its status, which the next one replaces.
+// through, and each time its status, which the next one replaces. It is a sign of life,
+// too: a relay gives its first one only after a while, and where mounts are made and
+// unmounted all the time none lives that long.
 func (s *sdNotify) ready(status string) error {
 	if s == nil || s.started {
-		s.send(status)
+		s.send(status, alive)
 		return nil
 	}
-	if err := s.sendPatiently("READY=1", status); err != nil {
+	if err := s.sendPatiently("READY=1", status, alive); err != nil {
 		return err
 	}
 	s.started = true

@@ -337,6 +337,6 @@ func (w *waiter) signOfLife(relays bool) {
 	}
 	w.watchdogNext = now.Add(w.cfg.manager.watchdog())
 	if !relays {
-		w.cfg.manager.send("WATCHDOG=1")
+		w.cfg.manager.send(alive)
 	}
 }
