@@ -52,6 +52,7 @@ help: ## list these targets
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
 		TEST=TestPoll 'guest, test-rpm, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
+		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside the installed one' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
 		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
 		DEPS=skip 'leave out the check for Debian packages'
@@ -89,7 +90,7 @@ lint: ## golangci-lint and shellcheck
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
 	$(golangci) run ./...
 	cd tests && ../bin/golangci-lint run ./...
-	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
+	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
 
 .PHONY: guest
 guest: ## one test in a machine: TEST=TestPoll [KERNEL=debian12]; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=...
