@@ -30,7 +30,7 @@ DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
 # Real ScoutFS needs its own, the stand-in does not.
 DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
 
-need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags" >&2; exit 1; }
+need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags; its source is published as versity/scoutfs on GitHub" >&2; exit 1; }
 deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
 
 # Programs of the module in tests/, built into bin/ before they run.

@@ -35,12 +35,11 @@ kept_log=/var/log/$module-$version-
 # another one. "dkms status" takes no notice of it. dkms 3.1.5 and newer no longer do
 # that for a kernel's package.
 keep=$tree/$version/keep
-# In a kernel's folder: the second name of its module, without .ko, which depmod reads.
-saved=scoutfs-notify.saved
-# In a kernel's folder: where posttrans puts a module back.
+# In a kernel's folder: the second name of its module, followed by its suffix and ~, so
+# that depmod does not read it.
+saved=scoutfs-notify-saved
+# In a kernel's folder: where posttrans puts a module back. It has both names then.
 former=extra/scoutfs-notify-former
-# Sums of those modules.
-formers=$tree/.former
 
 # shellcheck disable=SC2154 # as above
 say() { echo "$name: $*"; }
@@ -103,6 +102,7 @@ register() {
 
 pre() {
 	rm -f "$tree"/*/keep/reinstalled
+	forget_former
 	for kernel in $(kernels); do
 		file=$(field "$kernel" filename) || continue
 		if [ ! -f "$file" ] || ! works "$kernel"; then
@@ -112,8 +112,8 @@ pre() {
 		suffix=.ko${file##*.ko}
 		rm -f "/lib/modules/$kernel/$saved"*
 		# A link needs no room.
-		ln "$file" "/lib/modules/$kernel/$saved$suffix" 2>/dev/null ||
-			cp -p "$file" "/lib/modules/$kernel/$saved$suffix" ||
+		ln "$file" "/lib/modules/$kernel/$saved$suffix~" 2>/dev/null ||
+			cp -p "$file" "/lib/modules/$kernel/$saved$suffix~" ||
 			say "WARNING: the module of kernel $kernel could not be kept for the case that none can be built"
 	done
 	return 0
@@ -186,10 +186,10 @@ forget_former() {
 		case $(cat "$file.origin" 2>/dev/null),$(modinfo -F git_describe "$file" 2>/dev/null) in
 		*/$former/*,* | *,*-notify-*) rm -f "$file" "$file.origin" ;;
 		*)
-			sum=$(cksum <"$file")
-			if [ -e "$formers" ] && grep -qxF "$sum" "$formers"; then
-				rm -f "$file" "$file.origin"
-			fi
+			kernel=${file#"$tree/original_module/"}
+			for second in "/lib/modules/${kernel%%/*}/$saved"*; do
+				! cmp -s "$file" "$second" || rm -f "$file" "$file.origin"
+			done
 			;;
 		esac
 	done
@@ -199,14 +199,13 @@ forget_former() {
 # the next boot mounts nothing.
 removed() {
 	lacks=
-	rm -f "$formers"
 	[ ! -d "$tree" ] || find "$tree" -depth -type d -empty -exec rmdir {} +
 	for dir in /lib/modules/*; do
 		kernel=${dir##*/}
 		rm -f "$dir/$saved"*
 		if [ -d "$dir/$former" ]; then
 			rm -rf "${dir:?}/$former"
-			rmdir "$dir/extra" 2>/dev/null
+			rmdir "$dir/extra" "$dir" 2>/dev/null
 			index "$kernel"
 		fi
 		case "$1 " in
@@ -346,14 +345,16 @@ report() {
 		for file in "$dir/$saved"*; do
 			[ -f "$file" ] || continue
 			if works "$kernel"; then
-				rm -f "$file"
+				[ -d "$dir/$former" ] || rm -f "$file"
 				continue
 			fi
-			mkdir -p "$dir/$former" && mv "$file" "$dir/$former/scoutfs${file##*/"$saved"}"
-			cksum <"$dir/$former/scoutfs${file##*/"$saved"}" >>"$formers"
+			mkdir -p "$dir/$former"
+			suffix=${file##*/"$saved"}
+			ln -f "$file" "$dir/$former/scoutfs${suffix%\~}" || mv "$file" "$dir/$former/scoutfs${suffix%\~}"
 			index "$kernel"
 			rc=1
-			say "ERROR: KERNEL $kernel KEEPS THE MODULE THAT IT HAD, $(field "$kernel" git_describe): none could be built, see above" >&2
+			say "ERROR: KERNEL $kernel KEEPS THE MODULE THAT IT HAD, $(modinfo -F git_describe "$dir/$former/scoutfs${suffix%\~}"): none could be built, see above" >&2
+			works "$kernel" || more "It cannot load it: make room in /lib/modules, then: depmod $kernel" >&2
 		done
 		if works "$kernel"; then
 			some=yes

@@ -61,7 +61,8 @@ func (p *project) rpmbuild(ctx context.Context, topdir string, args ...string) e
 	if args[0] == "-bs" {
 		name = "/proc/self/cwd"
 	}
-	argv := append([]string{"rpmbuild", "--define", "_topdir " + name, "--nodeps"}, args...)
+	// Source packages record who owns their files.
+	argv := append([]string{"rpmbuild", "--define", "_topdir " + name, "--define", "_srcdefattr (-,root,root)", "--nodeps"}, args...)
 	_, err := run.Command{Dir: topdir, Env: env, Argv: argv}.Output(ctx)
 	return err
 }
@@ -158,7 +159,7 @@ func (p *project) all(ctx context.Context, names []string) error {
 		return err
 	}
 	if p.upstream == "" {
-		p.say("left out the packages of the module: SCOUTFS_SRC is not set")
+		p.say("left out the packages of the module: %s", noSource)
 	} else {
 		for _, s := range all {
 			if err := p.rpm(ctx, s); err != nil {

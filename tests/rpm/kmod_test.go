@@ -439,7 +439,8 @@ func TestKmodDkmsFailure(t *testing.T) {
 	check(m, "", 0)
 }
 
-// Packages are the same bytes when built in another folder at another time.
+// Packages are the same bytes when another user builds them in another folder at another
+// time, from and to folders with a space.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	packages(t)
@@ -448,10 +449,14 @@ func TestReproducible(t *testing.T) {
 	if err := os.Mkdir(again, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.jail.Mounts = append(m.jail.Mounts, bind{Source: again, Target: "/again", Write: true})
-	if out, err := tryBuild(m, first, []string{"DIST_DIR=/again", "TMPDIR=/var/tmp"}, "rpm"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := os.Chown(again, 1000, 1000); err != nil {
+		t.Fatal(err)
 	}
+	m.jail.Mounts = append(m.jail.Mounts, bind{Source: again, Target: "/with space/again", Write: true})
+	m.sh("ln -s " + workDir + " '/with space/stage'; git config --system --add safe.directory '*'")
+	m.run("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "env", "-C", repoDir,
+		"SCOUTFS_SRC=/with space/stage/upstream", "PATCHES_DIR=/with space/stage/series1", "DIST_DIR=/with space/again",
+		"TMPDIR=/var/tmp", buildBin, "rpm")
 	compare(t, filepath.Join(buildOnce.dir, filepath.Base(repoOf(first))), again, 4)
 }
 
