@@ -30,7 +30,7 @@ DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
 # Real ScoutFS needs its own, the stand-in does not.
 DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
 
-need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags" >&2; exit 1; }
+need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags; its source is published as versity/scoutfs on GitHub" >&2; exit 1; }
 deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
 
 # Programs of the module in tests/, built into bin/ before they run.
@@ -52,6 +52,7 @@ help: ## list these targets
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
 		TEST=TestPoll 'guest, test-rpm, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
+		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside the installed one' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
 		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
 		DEPS=skip 'leave out the check for Debian packages'
@@ -89,7 +90,7 @@ lint: ## golangci-lint and shellcheck
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
 	$(golangci) run ./...
 	cd tests && ../bin/golangci-lint run ./...
-	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/scripts/*.sh
+	shellcheck apply.sh .ci/run tests/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
 
 .PHONY: guest
 guest: ## one test in a machine: TEST=TestPoll [KERNEL=debian12]; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=...

@@ -7,6 +7,13 @@ set -u
 
 systemd-tmpfiles --create scoutfs-notifyd.conf || :
 
+case ${1-},${2-} in
+configure,)
+	echo "scoutfs-notifyd: it serves a mounted ScoutFS whose module has notify support. The"
+	echo "    packages of that module are RPMs, for kernels of the RHEL family."
+	;;
+esac
+
 # In an image or a chroot there is no manager to talk to.
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload || :

@@ -15,5 +15,13 @@ for dir in /run/scoutfs/* /run/scoutfs/.node_exporter /run/scoutfs; do
 		rmdir --ignore-fail-on-non-empty "$dir" || :
 	fi
 done
+if [ "$1" = purge ]; then
+	for link in /etc/systemd/system/*.wants/scoutfs-notifyd@*.service; do
+		if [ -L "$link" ]; then
+			rm -f "$link"
+			rmdir --ignore-fail-on-non-empty "${link%/*}" || :
+		fi
+	done
+fi
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload || :

@@ -5,10 +5,11 @@
 set -u
 
 case ${1-} in
-0 | remove) ;;
+# Disabling the template disables all its instances.
+0) systemctl --no-reload disable scoutfs-notifyd@.service || : ;;
+# dpkg keeps what is enabled until the package is purged.
+remove) ;;
 *) exit 0 ;;
 esac
-# Disabling the template disables all its instances.
-systemctl --no-reload disable scoutfs-notifyd@.service || :
 [ -d /run/systemd/system ] || exit 0
 systemctl stop 'scoutfs-notifyd@*.service' || :

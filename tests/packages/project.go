@@ -24,6 +24,7 @@ type project struct {
 	root       string // repository, absolute
 	dist       string // where results go, absolute
 	upstream   string // ScoutFS checkout, absolute; empty when not given
+	relative   bool   // it was given as a relative path
 	kver       string // kernel release to compile for; empty: the running one
 	kernelSrc  string // its headers, absolute; empty: the installed ones
 	patchesDir string // absolute
@@ -71,6 +72,7 @@ func openProject(root string, getenv func(string) string, out io.Writer) (*proje
 	}
 	p.dist = path("DIST_DIR", "dist")
 	p.upstream = path("SCOUTFS_SRC", "")
+	p.relative = p.upstream != "" && !filepath.IsAbs(getenv("SCOUTFS_SRC"))
 	p.kernelSrc = path("KERNEL_SRC", "")
 	p.compileCheck = getenv("COMPILE_CHECK") != ""
 	p.patchesDir = path("PATCHES_DIR", "patches")

@@ -5,9 +5,12 @@ package main
 import (
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
 )
 
 // writeFiles writes files below a new folder, which it returns.
@@ -104,13 +107,87 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-func TestNoSource(t *testing.T) {
+// What is wrong with SCOUTFS_SRC is said in words of its own.
+func TestSourceErrors(t *testing.T) {
+	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+	t.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+	dir := t.TempDir()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := filepath.Join(dir, "owned")
+	if out, err := exec.Command("git", "init", "-q", owned).CombinedOutput(); err != nil {
+		t.Fatalf("git init: %v\n%s", err, out)
+	}
+	for _, c := range []struct {
+		name, src string
+		want      string
+		uid       int
+	}{
+		{name: "not set", want: "SCOUTFS_SRC is not set: it must name a ScoutFS checkout or bare repository with its tags; ScoutFS's source is published as versity/scoutfs"},
+		{name: "nonexistent", src: "/nonexistent", want: "SCOUTFS_SRC: stat /nonexistent: no such file or directory"},
+		{name: "relative", src: "no such folder", want: "SCOUTFS_SRC: stat " + root + "/no such folder: no such file or directory (relative paths start at the top of this repository, " + root + ")"},
+		{name: "not a repository", src: dir, want: "is not a git repository: it must be a clone of ScoutFS, not an unpacked archive"},
+		{name: "without tags", src: owned, want: "has no tag "},
+		{name: "of another user", src: owned, uid: 12345, want: "SCOUTFS_SRC=" + owned + " belongs to another user, so git refuses to read it; if you trust it: git config --global --add safe.directory '" + owned + "'"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.uid != 0 {
+				if os.Getuid() != 0 {
+					t.Skip("needs root to give a folder to another user")
+				}
+				if err := os.Chown(owned, c.uid, c.uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, err := openProject("../..", func(name string) string {
+				return map[string]string{"SCOUTFS_SRC": c.src}[name]
+			}, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = p.stage(t.Context(), p.releases[0], t.TempDir())
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %v, without %q", err, c.want)
+			}
+		})
+	}
+}
+
+// The user's settings of git do not change what is packaged.
+func TestArchiveLineEnds(t *testing.T) {
+	s := newScratch(t)
+	s.write("file", "one\ntwo\n")
+	s.commit()
+	s.git("tag", "v1.30")
+	p := &project{upstream: s.dir}
+	r := release{Series: &series.Series{Version: "v1.30"}}
+	want, err := p.archive(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, []byte("[core]\n\tautocrlf = true\n\teol = crlf\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GIT_CONFIG_GLOBAL", config)
+	got, err := p.archive(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want || strings.Contains(got, "\r") {
+		t.Error("core.autocrlf changes the archive")
+	}
+}
+
+// A release without the v is told what there is.
+func TestPickErrors(t *testing.T) {
 	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.stage(t.Context(), p.releases[0], t.TempDir())
-	if err == nil || !strings.Contains(err.Error(), "SCOUTFS_SRC is not set") {
+	if _, err := p.pick([]string{"1.30"}); err == nil || !strings.Contains(err.Error(), `"1.30": the supported releases are v1.`) {
 		t.Errorf("error %v", err)
 	}
 }

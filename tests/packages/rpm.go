@@ -13,13 +13,23 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// spec returns the spec file of s: its parameters, the common text and the
-// changelog.
+// scriptlets are those of the module's package, functions of packaging/kmod.sh.
+var scriptlets = []string{"pre", "post", "preun", "posttrans"}
+
+// spec returns the spec file of s: its parameters, the common text, the scriptlets and
+// the changelog.
 func (p *project) spec(s release) (string, error) {
 	text, err := os.ReadFile(p.file("packaging", "scoutfs-notify.spec"))
 	if err != nil {
 		return "", err
 	}
+	script, err := os.ReadFile(p.file("packaging", "kmod.sh"))
+	if err != nil {
+		return "", err
+	}
+	// rpm adds the first line, and expands macros.
+	_, shell, _ := strings.Cut(string(script), "\n")
+	shell = strings.ReplaceAll(shell, "%", "%%")
 	var b strings.Builder
 	fmt.Fprintf(&b, "%%global scoutfs_version %s\n", s.number())
 	fmt.Fprintf(&b, "%%global series_release %d\n", p.number)
@@ -27,6 +37,10 @@ func (p *project) spec(s release) (string, error) {
 		fmt.Fprintf(&b, "Patch%04d: %s\n", i+1, filepath.Base(patch))
 	}
 	b.Write(text)
+	for _, scriptlet := range scriptlets {
+		fmt.Fprintf(&b, "\n%%%s\nname=%%{name} scoutfs=%%{scoutfs_version} release=%%{series_release}\n%s%s \"$1\"\n",
+			scriptlet, shell, scriptlet)
+	}
 	b.WriteString("\n%changelog\n" + rpmChangelog(p.changes, s.number()))
 	return b.String(), nil
 }
@@ -47,7 +61,8 @@ func (p *project) rpmbuild(ctx context.Context, topdir string, args ...string) e
 	if args[0] == "-bs" {
 		name = "/proc/self/cwd"
 	}
-	argv := append([]string{"rpmbuild", "--define", "_topdir " + name, "--nodeps"}, args...)
+	// Source packages record who owns their files.
+	argv := append([]string{"rpmbuild", "--define", "_topdir " + name, "--define", "_srcdefattr (-,root,root)", "--nodeps"}, args...)
 	_, err := run.Command{Dir: topdir, Env: env, Argv: argv}.Output(ctx)
 	return err
 }
@@ -144,7 +159,7 @@ func (p *project) all(ctx context.Context, names []string) error {
 		return err
 	}
 	if p.upstream == "" {
-		p.say("left out the packages of the module: SCOUTFS_SRC is not set")
+		p.say("left out the packages of the module: %s", noSource)
 	} else {
 		for _, s := range all {
 			if err := p.rpm(ctx, s); err != nil {

@@ -21,14 +21,42 @@ func (s release) prefix() string { return "scoutfs-" + s.number() }
 // archive returns upstream's tree at the tag of s, as a tar file. It holds the
 // commit's id (git get-tar-commit-id).
 func (p *project) archive(ctx context.Context, s release) (string, error) {
-	if p.upstream == "" {
-		return "", errors.New("SCOUTFS_SRC is not set: it must name a ScoutFS checkout or bare repository with its tags")
+	if err := p.checkUpstream(ctx); err != nil {
+		return "", err
 	}
 	tag := "refs/tags/" + s.Version
 	if _, err := run.Output(ctx, "git", "-C", p.upstream, "rev-parse", "--verify", "--quiet", tag+"^{commit}"); err != nil {
 		return "", fmt.Errorf("SCOUTFS_SRC=%s has no tag %s (git fetch --tags there): %w", p.upstream, s.Version, err)
 	}
-	return run.Output(ctx, "git", "-C", p.upstream, "-c", "tar.umask=0022", "archive", "--format=tar", "--prefix="+s.prefix()+"/", tag)
+	// The user's line ends and attributes must not change what is packaged.
+	return run.Output(ctx, "git", "-C", p.upstream, "-c", "tar.umask=0022", "-c", "core.autocrlf=false", "-c", "core.eol=lf",
+		"-c", "core.attributesFile=/dev/null", "archive", "--format=tar", "--prefix="+s.prefix()+"/", tag)
+}
+
+const noSource = "SCOUTFS_SRC is not set: it must name a ScoutFS checkout or bare repository with its tags; " +
+	"ScoutFS's source is published as versity/scoutfs on GitHub"
+
+// checkUpstream says what is wrong with SCOUTFS_SRC, if anything is.
+func (p *project) checkUpstream(ctx context.Context) error {
+	if p.upstream == "" {
+		return errors.New(noSource)
+	}
+	if _, err := os.Stat(p.upstream); err != nil {
+		if p.relative {
+			return fmt.Errorf("SCOUTFS_SRC: %w (relative paths start at the top of this repository, %s)", err, p.root)
+		}
+		return fmt.Errorf("SCOUTFS_SRC: %w", err)
+	}
+	_, err := run.Output(ctx, "git", "-C", p.upstream, "rev-parse", "--git-dir")
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "dubious ownership"):
+		return fmt.Errorf("SCOUTFS_SRC=%[1]s belongs to another user, so git refuses to read it; if you trust it: "+
+			"git config --global --add safe.directory '%[1]s'", p.upstream)
+	default:
+		return fmt.Errorf("SCOUTFS_SRC=%s is not a git repository: it must be a clone of ScoutFS, not an unpacked archive: %w", p.upstream, err)
+	}
 }
 
 // archiveGzip writes the archive of s to file, the same bytes every time.
@@ -51,7 +79,7 @@ func (s release) apply(ctx context.Context, dir string) error {
 		// In another work tree, such as this project's dist/, git apply would
 		// silently skip every path.
 		Env:  []string{"GIT_CEILING_DIRECTORIES=" + filepath.Dir(dir)},
-		Argv: append([]string{"git", "apply", "--whitespace=nowarn"}, s.Paths()...),
+		Argv: append([]string{"git", "-c", "core.autocrlf=false", "apply", "--whitespace=nowarn"}, s.Paths()...),
 	}.Output(ctx)
 	return err
 }

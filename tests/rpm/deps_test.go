@@ -4,6 +4,7 @@ package rpm
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +26,8 @@ func tools(t *testing.T, scripts map[string]string) string {
 	return dir
 }
 
-// tests/deps.sh with packages installed or missing, as root and as a user, and on
-// another distribution, where it only prints a note.
+// tests/deps.sh with packages installed or missing, as root and as a user, in the RHEL
+// family and on another distribution, where it only prints a note, and with Go.
 func TestDeps(t *testing.T) {
 	repo, err := repo.Root()
 	if err != nil {
@@ -37,6 +38,10 @@ func TestDeps(t *testing.T) {
 		debian = `case " $* " in *" rpm "*) exit 1 ;; *-f*) printf 'install ok installed' ;; esac`
 		apt    = `echo "apt-get $*"`
 	)
+	const el = `[ "$2" = git ]`
+	old := func(version string) map[string]string {
+		return map[string]string{"dpkg-query": debian, "go": version}
+	}
 	for _, c := range []struct {
 		name  string
 		tools map[string]string // all of PATH
@@ -47,6 +52,13 @@ func TestDeps(t *testing.T) {
 		{name: "no dpkg", args: []string{"git", "rpm"}, want: "deps.sh: this is not Debian"},
 		{name: "a dpkg without packages", tools: map[string]string{"dpkg-query": "exit 1"},
 			args: []string{"git", "rpm"}, want: "Needed, by Debian's names: git rpm"},
+		{name: "RHEL family, missing", tools: map[string]string{"dnf": "exit 1", "rpm": el},
+			args: []string{"git", "rpm", "busybox-static", "createrepo-c"}, want: "with EPEL: dnf install rpm-build createrepo_c\n"},
+		{name: "RHEL family, installed", tools: map[string]string{"dnf": "exit 1", "rpm": el}, args: []string{"git"}},
+		{name: "no Go", tools: old("exit 127"), fails: true, want: "Go 1.25 or newer is needed, from go.dev, and go is not installed"},
+		{name: "an old Go", tools: old("echo go version go1.19.8 linux/amd64"), fails: true,
+			want: "Go 1.25 or newer is needed, from go.dev, and go is go version go1.19.8"},
+		{name: "a Go of the developers", tools: old("echo go version devel go1.27-abcdef linux/amd64"), args: []string{"git"}},
 		{name: "installed", tools: map[string]string{"dpkg-query": debian}, args: []string{"git"}},
 		{name: "missing, a user", tools: map[string]string{"dpkg-query": debian, "apt-get": apt, "id": "echo 1000"},
 			args: []string{"git", "rpm"}, fails: true, want: "apt-get install -y --no-install-recommends rpm'"},
@@ -56,7 +68,9 @@ func TestDeps(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "/bin/sh", append([]string{"tests/deps.sh"}, c.args...)...)
 			cmd.Dir = repo
-			cmd.Env = []string{"PATH=" + tools(t, c.tools)}
+			all := map[string]string{"go": "echo go version go1.25.0 linux/amd64"}
+			maps.Copy(all, c.tools)
+			cmd.Env = []string{"PATH=" + tools(t, all)}
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			err := cmd.Run()

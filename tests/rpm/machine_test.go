@@ -4,6 +4,7 @@ package rpm
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -71,6 +72,11 @@ func (m *machine) try(args ...string) (string, error) { return m.tryAs(nil, args
 
 // tryAs is try with variables added to the environment.
 func (m *machine) tryAs(env []string, args ...string) (string, error) {
+	return m.tryFor(m.t.Context(), env, args...)
+}
+
+// tryFor is tryAs that kills the program, and all that it started, when ctx is done.
+func (m *machine) tryFor(ctx context.Context, env []string, args ...string) (string, error) {
 	j := m.jail
 	j.Dir, j.Args = "/", args
 	j.Env = append([]string{
@@ -84,7 +90,7 @@ func (m *machine) tryAs(env []string, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(m.t.Context(), self)
+	cmd := exec.CommandContext(ctx, self)
 	cmd.Env = []string{jailEnv + "=" + string(text)}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,

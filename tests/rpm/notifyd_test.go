@@ -107,6 +107,12 @@ func TestNotifydRPM(t *testing.T) {
 	checkNotifyd(t, m, "2")
 	equal(t, "links after upgrade", links(), []string{enabled[1], enabled[3]})
 
+	// As it is typed, without a name.
+	m.run("systemctl", "enable", "scoutfs-notifyd@")
+	equal(t, "links without a name", links(), []string{
+		"/etc/systemd/system/mnt-scoutfs.mount.wants",
+		"/etc/systemd/system/mnt-scoutfs.mount.wants/scoutfs-notifyd@mnt-scoutfs.service", enabled[1], enabled[3]})
+
 	dnfNotifyd(m, second, "remove", "scoutfs-notifyd")
 	equal(t, "files after removal", files(m), before)
 }
@@ -127,7 +133,7 @@ func TestNotifydDeb(t *testing.T) {
 	}
 	dpkg := func(args ...string) { m.run(append([]string{"dpkg"}, args...)...) }
 	before := files(m)
-	dpkg("-i", deb(first))
+	contains(t, m.run("dpkg", "-i", deb(first)), "RPMs, for kernels of the RHEL family")
 	who := maintainer(t)
 	equal(t, "maintainer", lines(m.run("dpkg-query", "-W", "-f", "${Maintainer}\\n", "scoutfs-notifyd")), []string{who})
 	// dpkg-parsechangelog only warns about entries that it cannot read.
@@ -141,6 +147,13 @@ func TestNotifydDeb(t *testing.T) {
 	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a")
 	dpkg("-i", deb(second))
 	checkNotifyd(t, m, "2")
+	// What is enabled stays so until the package is purged.
+	const link = "/etc/systemd/system/mnt-a.mount.wants/scoutfs-notifyd@mnt-a.service"
+	dpkg("--remove", "scoutfs-notifyd")
+	equal(t, "links after removal", lines(m.sh("find /etc/systemd -name '*scoutfs*.service'")), []string{link})
+	dpkg("-i", deb(first))
+	equal(t, "enabled", lines(m.run("systemctl", "is-enabled", "scoutfs-notifyd@mnt-a")), []string{"enabled"})
+	dpkg("--remove", "scoutfs-notifyd")
 	dpkg("--purge", "scoutfs-notifyd")
 	equal(t, "files after removal", files(m), before)
 }

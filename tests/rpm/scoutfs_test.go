@@ -51,8 +51,22 @@ func TestREADME(t *testing.T) {
 	if len(names) != 8 {
 		t.Errorf("%d packages instead of 8: %v", len(names), names)
 	}
-	m := newMachine(t, append(others, bind{Source: dist, Target: distDir})...)
+	others = append(others, bind{Source: dist, Target: distDir})
+	m := newMachine(t, others...)
 	installAsREADME(m, versions, kernels(m)...)
+
+	// From a node with the stock module. Its kernels are fakes, for which it compiles fast.
+	m = newMachine(t, others...)
+	m.sh(fakeKernels)
+	m.sh("rpm -i --nodeps /opt/stock/noarch/kmod-scoutfs*.rpm")
+	equal(t, "stock modules", describes(m), []string{"v9.1", "v9.1"})
+	installAsREADME(m, versions, kernels(m)...)
+}
+
+// describes returns what the kernels' modules say of themselves.
+func describes(m *machine) []string {
+	m.t.Helper()
+	return lines(m.sh("for kernel in $(ls /lib/modules); do modinfo -k $kernel -F git_describe scoutfs; done"))
 }
 
 // distDir is the path of dist/ in a machine.
@@ -78,14 +92,15 @@ func buildPackages(t *testing.T, versions []string, env ...string) string {
 	return dist
 }
 
-// readme is the README's way to install: the version of its example, the commands that
-// install, with distDir for the path, and those that start the daemon.
-type readme struct{ version, install, enable string }
+// readme is the README's way to install: the version of its example, the file for dnf,
+// with distDir for the path, the commands that install and those that start the daemon.
+type readme struct{ version, repo, install, enable string }
 
 var (
-	readmeBlockRE   = regexp.MustCompile("(?ms)^```sh\n(dnf install .*?)^```$")
+	readmeBlockRE   = regexp.MustCompile("(?ms)^```sh\n(dnf .*?)^```$")
+	readmeRepoRE    = regexp.MustCompile("(?ms)^```ini\n(.*?)^```$")
 	readmeVersionRE = regexp.MustCompile(`scoutfs-notify-kmod-(v[0-9.]+)`)
-	readmePathRE    = regexp.MustCompile(`(--repofrompath[ =][a-z-]+,)\S+`)
+	readmePathRE    = regexp.MustCompile(`(?m)^(baseurl=file://).*`)
 )
 
 // readREADME extracts the commands from the README.
@@ -105,16 +120,18 @@ func readREADME(t *testing.T) readme {
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	blocks := readmeBlockRE.FindAllStringSubmatch(section, -1)
-	if len(blocks) != 1 {
-		t.Fatalf("README.md has %d blocks that begin with dnf install, not one:\n%s", len(blocks), section)
+	repos := readmeRepoRE.FindAllStringSubmatch(section, -1)
+	if len(blocks) != 1 || len(repos) != 1 {
+		t.Fatalf("README.md has %d blocks that begin with dnf and %d for dnf's list, not one each:\n%s", len(blocks), len(repos), section)
 	}
-	commands := readmePathRE.ReplaceAllString(blocks[0][1], "${1}"+distDir)
+	commands := blocks[0][1]
 	versions := readmeVersionRE.FindAllStringSubmatch(commands, -1)
 	i := strings.Index(commands, "\nsystemctl ") + 1
-	if len(versions) != 1 || strings.Count(commands, distDir) != 1 || i == 0 {
+	file := readmePathRE.ReplaceAllString(repos[0][1], "${1}"+distDir)
+	if len(versions) != 1 || strings.Count(file, distDir) != 1 || i == 0 {
 		t.Fatalf("README.md does not install one module from one folder and start the daemon:\n%s", commands)
 	}
-	return readme{version: versions[0][1], install: commands[:i], enable: commands[i:]}
+	return readme{version: versions[0][1], repo: file, install: commands[:i], enable: commands[i:]}
 }
 
 // installAsREADME runs the README's commands that install, then swaps from version to
@@ -131,11 +148,12 @@ func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	}
 	dnf := func(args ...string) {
 		t.Helper()
-		m.run(append([]string{"dnf", "--repofrompath", "scoutfs-notify," + distDir, "--nogpgcheck"}, args...)...)
+		m.run(append([]string{"dnf"}, args...)...)
 	}
 	// The admin answers yes. Debian provides the requirements by other names.
 	m.sh("echo assumeyes=1 >> /etc/dnf/dnf.conf; echo 9 > /etc/dnf/vars/releasever")
 	m.run("dnf", "--repofrompath", "others,"+workDir+"/others", "--nogpgcheck", "install", "debian-provides")
+	m.sh("cat > /etc/yum.repos.d/scoutfs-notify.repo <<'END'\n" + r.repo + "END")
 
 	m.sh(strings.Replace(r.install, r.version, installed, 1))
 	release := releaseOf(t, m, "scoutfs-notify-kmod-"+installed)
