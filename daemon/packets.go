@@ -21,8 +21,8 @@ type packets struct {
 // messageHeader is struct mmsghdr.
 type messageHeader struct {
 	unix.Msghdr
-	sent uint32
-	_    [4]byte
+	_ uint32 // the kernel writes how much it sent
+	_ [4]byte
 }
 
 func newPackets() *packets {
