@@ -83,7 +83,7 @@ check: lint ## lint and unit tests: after every change
 check-product:
 	go test -failfast -timeout 2m ./...
 check-tools:
-	cd tests && go test -count=1 -parallel=8 ./docs ./matrix ./packages ./upstream # they read files that go does not see
+	cd tests && go test -count=1 -parallel=8 ./daemon ./docs ./matrix ./packages ./upstream # they read files that go does not see
 
 .PHONY: lint
 lint: ## golangci-lint and shellcheck

@@ -73,6 +73,9 @@ func TestMetrics(t *testing.T) {
 	want := map[string]float64{
 		"info mount_point=/mnt/a \\ b\n\"c\" \uFFFD ä rid=0000000000000def version=1.0-\"x\"": 1,
 		"start_time_seconds":           1700000000.007,
+		"attached_time_seconds":        1700000001.008,
+		"queue_limit_bytes":            1 << 24,
+		"queue_cuts_total":             6,
 		"records_total":                1000,
 		"kernel_dropped_records_total": 17,
 		"last_seq":                     1017,
