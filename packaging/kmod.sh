@@ -144,7 +144,9 @@ preun() { # $1: how many versions of this package stay
 	done
 	forget_former
 	if registered; then
-		out=$(dkms remove -m $module -v "$version" --all 2>&1) || :
+		# The index stays for the module that comes to the same place: dkms does not
+		# notice when a cut leaves its module there without an index.
+		out=$(dkms remove -m $module -v "$version" --all --no-depmod 2>&1) || :
 	fi
 	# It cannot without its source or without room for temporary files, and leaves what
 	# nobody could remove later: a module in each kernel, and a version whose source is
@@ -173,6 +175,9 @@ preun() { # $1: how many versions of this package stay
 	done
 	rm -f "$kept_log"*.log
 	if [ "$1" = 0 ] && ! others; then
+		for kernel in $had; do
+			index "$kernel"
+		done
 		removed "$had"
 	fi
 	return 0

@@ -389,6 +389,10 @@ func (r *randomRun) cut(before state, what, command string, after time.Duration,
 	for _, p := range slices.Backward(now.packages) {
 		r.step("remove "+p, "rpm -e --nodeps --allmatches "+p)
 	}
+	// rpm knows nothing of a package that it was still unpacking: its files, and what its
+	// pre made, stay until it is installed. Nothing loads or builds them.
+	r.sh(`for dir in /usr/src/scoutfs-notify-*; do rpm -qf $dir >/dev/null 2>&1 || rm -rf $dir; done
+rm -f /lib/modules/*/scoutfs-notify-saved*`)
 	r.check(now, r.state(), true, nil, true)
 }
 
