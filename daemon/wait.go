@@ -17,9 +17,6 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// fsType is ScoutFS's name in mountinfo.
-const fsType = "scoutfs"
-
 // waiter serves the ScoutFS that is mounted at the mount point, whichever that is,
 // whenever there is one. It watches mountinfo; another goroutine relays. What it relays
 // is known by the device number, which is the file system's alone for as long as the
@@ -176,7 +173,7 @@ func (w *waiter) look() error {
 		return err
 	}
 	w.looked, w.other = true, ""
-	if !there || m.Type != fsType {
+	if !there || m.Type != notify.FSType {
 		if there {
 			w.other = m.Type
 		}

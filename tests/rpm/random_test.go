@@ -4,6 +4,7 @@ package rpm
 
 import (
 	"context"
+	"embed"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -18,84 +19,22 @@ import (
 
 // fakeKernels makes kernels whose headers compile any module in no time, into one that
 // says what ScoutFS's says: what is tried with them is what rpm, dkms and the scriptlets
-// do.
-const fakeKernels = `
-mkdir -p /opt/kernels/lib /opt/kernels/src
-cat > /opt/kernels/add <<'END'
-#!/bin/sh
-# add KERNEL: what a kernel's package and its headers' install
-set -eu
-dir=/lib/modules/$1 headers=/usr/src/kernels/$1
-mkdir -p $dir/kernel $headers/include
-cat > $headers/Makefile <<'MAKE'
-modules:
-	@[ ! -e ` + fakeBroken + ` ] || { echo broken on purpose; exit 1; }
-	@/opt/kernels/module $(SCOUTFS_GIT_DESCRIBE) $(KERNELRELEASE) > $(M)/scoutfs.ko
-clean:
-	@true
-MAKE
-: > $headers/.config
-/opt/kernels/module none $1 other > $dir/kernel/other.ko
-: > $dir/modules.order
-: > $dir/modules.builtin
-: > $dir/modules.builtin.modinfo
-ln -s $headers $dir/build
-depmod $1
-END
-cat > /opt/kernels/module <<'END'
-#!/bin/sh
-# module DESCRIBE KERNEL [NAME]: prints a module
-set -eu
-out=$(mktemp -p /opt/kernels)
-printf '.section .modinfo,"a"\n.asciz "git_describe=%s"\n.asciz "vermagic=%s SMP"\n.asciz "name=%s"\n.asciz "license=GPL"\n.section .data\n.fill 50000,1,7\n' \
-	"$1" "$2" "${3-scoutfs}" | as -o "$out" -
-cat "$out"
-rm "$out"
-END
-# dkms prints a dot every 3 seconds, and its caller waits for the sleep's end.
-mv /usr/bin/sleep /opt/kernels/sleep
-printf '#!/bin/sh\nexec /opt/kernels/sleep 0.05\n' > /usr/bin/sleep
-chmod +x /opt/kernels/* /usr/bin/sleep
-rm -rf /lib/modules/* /usr/src/linux-*
-for kernel in ` + "6.1.1-1.el9.x86_64 6.1.2-1.el9.x86_64" + `; do
-	/opt/kernels/add $kernel
-done
-cat > /tmp/stock.spec <<'END'
-Name: kmod-scoutfs
-Version: 9
-Release: 1
-Summary: stock module, as the stand-in's
-License: none
-BuildArch: noarch
-AutoReq: no
-%description
-Stock.
-%install
-dir=%{buildroot}/lib/modules/6.1.1-1.el9.x86_64/extra/scoutfs
-mkdir -p $dir
-/opt/kernels/module v9.1 6.1.1-1.el9.x86_64 > $dir/scoutfs.ko
-# What weak-modules does in EL.
-%post
-for kernel in /lib/modules/*; do
-    [ -d $kernel/kernel ] || continue
-    [ -e $kernel/extra/scoutfs/scoutfs.ko ] || {
-        mkdir -p $kernel/weak-updates
-        ln -sf /lib/modules/6.1.1-1.el9.x86_64/extra/scoutfs/scoutfs.ko $kernel/weak-updates/
-    }
-    depmod ${kernel##*/}
-done
-%postun
-rm -f /lib/modules/*/weak-updates/scoutfs.ko
-for kernel in /lib/modules/*; do [ ! -d $kernel/kernel ] || depmod ${kernel##*/}; done
-%files
-/lib/modules/6.1.1-1.el9.x86_64/extra/scoutfs
-END
-rpmbuild --quiet -bb --define '_rpmdir /opt/stock' --define '__os_install_post %{nil}' /tmp/stock.spec
-createrepo_c -q /opt/stock
-`
+// do. It puts the files of fake/ where its setup.sh wants them.
+func fakeKernels(m *machine) {
+	m.t.Helper()
+	script := "mkdir -p /opt/kernels\n"
+	for _, name := range []string{"add.sh", "module.sh", "stock.spec", "setup.sh"} {
+		text, err := fake.ReadFile("fake/" + name)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		script += "cat > /opt/kernels/" + strings.TrimSuffix(name, ".sh") + " <<'END'\n" + string(text) + "END\n"
+	}
+	m.sh(script + "sh /opt/kernels/setup")
+}
 
-// fakeBroken is the file with which a kernel's headers do not compile.
-const fakeBroken = "/usr/src/kernels/$(KERNELRELEASE)/broken"
+//go:embed fake
+var fake embed.FS
 
 // stock is the stand-in for stock ScoutFS's package.
 const stock = "kmod-scoutfs"

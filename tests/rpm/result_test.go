@@ -160,7 +160,8 @@ func fakeMachine(m *machine, newest bool) {
 	if newest {
 		hook = "dkms kernel_prerm -k $1"
 	}
-	m.sh(fakeKernels + "printf '#!/bin/sh\\n" + hook + "\\n' > " + kernelHook + "; chmod +x " + kernelHook)
+	fakeKernels(m)
+	m.sh("printf '#!/bin/sh\\n" + hook + "\\n' > " + kernelHook + "; chmod +x " + kernelHook)
 	m.sh("rpm -i --nodeps " + workDir + "/others/noarch/debian-provides*.rpm")
 }
 

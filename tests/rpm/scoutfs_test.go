@@ -57,7 +57,7 @@ func TestREADME(t *testing.T) {
 
 	// From a node with the stock module. Its kernels are fakes, for which it compiles fast.
 	m = newMachine(t, others...)
-	m.sh(fakeKernels)
+	fakeKernels(m)
 	m.sh("rpm -i --nodeps /opt/stock/noarch/kmod-scoutfs*.rpm")
 	equal(t, "stock modules", describes(m), []string{"v9.1", "v9.1"})
 	installAsREADME(m, versions, kernels(m)...)
