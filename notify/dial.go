@@ -96,12 +96,9 @@ func (d *Dialer) dial(ctx context.Context, target string, probe bool) (*Client, 
 		return nil, fmt.Errorf("connect to %s: %w", target, err)
 	}
 	// Looking up the file system opens it, and it cannot be unmounted meanwhile. The
-	// state file of a daemon that serves it makes that unnecessary.
+	// state file of a daemon that serves it, or was killed, makes that unnecessary.
 	if s, ok := d.Served(target); ok {
-		c, err := d.connect(ctx, s, req)
-		if !errors.Is(err, ErrNotRunning) {
-			return c, err
-		}
+		return d.connect(ctx, s, req)
 	}
 	s, err := await(ctx, "find the socket for "+target, func() (Service, error) { return d.lookUp(target) }, nil)
 	if err != nil {

@@ -58,7 +58,7 @@ func TestDialServed(t *testing.T) {
 		"another mount": {func(t *testing.T, run string) {
 			liveOn(t, run, "a", &Hello{Next: 1, Device: Device{4095, 4095}, Version: Version2})
 		}, ErrOtherMount},
-		"stale":     {func(t *testing.T, run string) { serve(t, run, "a", state) }, os.ErrNotExist},
+		"killed":    {func(t *testing.T, run string) { serve(t, run, "a", state) }, ErrNotRunning},
 		"ambiguous": {func(t *testing.T, run string) { live(t, run, "a"); serve(t, run, "b", state) }, os.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {

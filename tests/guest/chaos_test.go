@@ -39,7 +39,11 @@ type chaos struct {
 	watcher *watcher
 	tails   []*exec.Cmd // clients to kill
 	seen    uint64
+	busy    int // attempts to unmount that a starting client made fail
 }
+
+// busyMax is how long a client that starts may keep the mount busy.
+const busyMax = 10 * time.Second
 
 // watcher is a client that checks the order of seq. It ends with its daemon.
 type watcher struct {
@@ -260,6 +264,7 @@ func TestChaos(t *testing.T) {
 		}},
 		{"umount and mount", 2, func() {
 			c.files.Lock()
+			defer c.files.Unlock() // also if it fails: the loaders must come to an end
 			c.umountQuietly()
 			if status := c.daemon.wait(); status != 0 {
 				t.Errorf("scoutfs-notifyd ended with %d after umount", status)
@@ -269,7 +274,6 @@ func TestChaos(t *testing.T) {
 			if !isScoutFS() {
 				c.create("a", 4096)
 			}
-			c.files.Unlock()
 			last = new(atomic.Uint64)
 			c.start(last)
 		}},
@@ -329,7 +333,8 @@ func TestChaos(t *testing.T) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	t.Logf("%v, %d reads of the file, %d records received in order", taken, c.load.Load(), c.seen)
+	t.Logf("%v, %d reads of the file, %d records received in order, umount found it busy %d times",
+		taken, c.load.Load(), c.seen, c.busy)
 	l := stopLedger()
 	t.Logf("a client that goes on: %d mounts, %d records and %d lost are all numbers; ends %v, %d streams broke off",
 		l.mounts, l.records, l.lost, l.ends, l.broken)
@@ -341,10 +346,17 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// umountQuietly is umount without a line in the log.
+// umountQuietly is umount without a line in the log. A client that starts while no
+// daemon serves the mount looks it up, which keeps it busy for a moment.
 func (c *chaos) umountQuietly() {
 	c.t.Helper()
-	if err := unix.Unmount(c.dir, 0); err != nil {
+	err := unix.Unmount(c.dir, 0)
+	for end := time.Now().Add(busyMax); errors.Is(err, unix.EBUSY) && len(c.tails) > 0 && time.Now().Before(end); {
+		c.busy++
+		time.Sleep(time.Millisecond)
+		err = unix.Unmount(c.dir, 0)
+	}
+	if err != nil {
 		c.t.Fatalf("umount %s: %v", c.dir, err)
 	}
 	c.mounted = false
