@@ -33,6 +33,10 @@ DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
 need_source = [ -n "$(SCOUTFS_SRC)" ] || { echo "make $@: set SCOUTFS_SRC to a ScoutFS checkout or bare repository with its tags; its source is published as versity/scoutfs on GitHub" >&2; exit 1; }
 deps = $(if $(filter skip,$(DEPS)),:,tests/deps.sh $(1))
 
+# The folders of cmd/, of which some are Go modules of their own.
+programs := $(wildcard cmd/*)
+modules := $(patsubst %/go.mod,%,$(wildcard cmd/*/go.mod))
+
 # Programs of the module in tests/, built into bin/ before they run.
 tool = (cd tests && go build -o ../bin/$(1) $(2)) && bin/$(1)
 series = $(call tool,series,./series)
@@ -66,7 +70,7 @@ demo: ## boot a machine, mount, and watch opens and reads stream by
 
 .PHONY: build
 build: ## scoutfs-notifyd and scoutfs-notify, into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	for p in $(programs); do CGO_ENABLED=0 go -C $$p build -trimpath -o '$(CURDIR)/bin/' . || exit; done
 
 .PHONY: hotpath
 hotpath: ## print the instructions that the hooks add
@@ -81,7 +85,7 @@ check: lint ## lint and unit tests: after every change
 
 .PHONY: check-product check-tools
 check-product:
-	go test -failfast -timeout 2m ./...
+	for m in . $(modules); do go -C $$m test -failfast -timeout 2m ./... || exit; done
 check-tools:
 	cd tests && go test -count=1 -parallel=8 ./daemon ./docs ./matrix ./packages ./upstream # they read files that go does not see
 
@@ -89,7 +93,7 @@ check-tools:
 lint: ## golangci-lint and shellcheck
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
 	$(golangci) run ./...
-	cd tests && ../bin/golangci-lint run ./...
+	for m in $(modules) tests; do (cd $$m && '$(CURDIR)/bin/golangci-lint' run ./...) || exit; done
 	shellcheck apply.sh .ci/run tests/*.sh tests/rpm/fake/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
 
 .PHONY: guest
@@ -144,7 +148,7 @@ lifecycle: ## LIFE=200 times each what can leave a mount without its daemon, wit
 
 .PHONY: fuzz
 fuzz: ## fuzz each parser for FUZZTIME=1m
-	tests/fuzz.sh $(or $(FUZZTIME),1m)
+	for m in . $(modules); do (cd $$m && '$(CURDIR)/tests/fuzz.sh' $(or $(FUZZTIME),1m)) || exit; done
 
 .PHONY: clean
 clean: ## delete bin/, dist/ and the cache of kernels and machines

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package internal checks the module's rules that .golangci.yml cannot express.
+// Package internal checks rules of the programs that ship that .golangci.yml cannot express.
 package internal
 
 import (
@@ -24,7 +24,7 @@ const (
 	module = "git.anomalous.dev/alphacentri/scoutfs-notify"
 )
 
-// goFiles calls f for each Go file of the module.
+// goFiles calls f for each Go file of the modules that ship.
 func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.File)) {
 	t.Helper()
 	fset := token.NewFileSet()
@@ -33,8 +33,7 @@ func goFiles(t *testing.T, f func(dir string, fset *token.FileSet, file *ast.Fil
 			return err
 		}
 		if d.IsDir() && name != root {
-			_, err := os.Stat(filepath.Join(name, "go.mod"))
-			if err == nil || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") {
+			if name == filepath.Join(root, "tests") || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") {
 				return fs.SkipDir
 			}
 		}
@@ -118,21 +117,28 @@ func TestExports(t *testing.T) {
 	}
 }
 
-// TestPins: both modules take golang.org/x/sys in the same version.
+// TestPins: all modules take golang.org/x/sys in the same version.
 func TestPins(t *testing.T) {
 	pin := regexp.MustCompile(`golang\.org/x/sys (v\S+)`)
-	versions := make(map[string]string)
-	for _, name := range []string{"go.mod", "tests/go.mod"} {
-		text, err := os.ReadFile(filepath.Join(root, name))
+	programs, err := filepath.Glob(filepath.Join(root, "cmd/*/go.mod"))
+	if err != nil || len(programs) == 0 {
+		t.Fatalf("no modules in cmd/: %v", err)
+	}
+	var want string
+	for _, name := range append([]string{filepath.Join(root, "go.mod"), filepath.Join(root, "tests/go.mod")}, programs...) {
+		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m := pin.FindSubmatch(text); m != nil {
-			versions[name] = string(m[1])
+		m := pin.FindSubmatch(text)
+		switch {
+		case m == nil:
+			t.Errorf("%s has no version of golang.org/x/sys", name)
+		case want == "":
+			want = string(m[1])
+		case want != string(m[1]):
+			t.Errorf("%s takes golang.org/x/sys %s, go.mod %s", name, m[1], want)
 		}
-	}
-	if len(versions) != 2 || versions["go.mod"] != versions["tests/go.mod"] {
-		t.Errorf("versions of golang.org/x/sys: %v", versions)
 	}
 }
 

@@ -8,7 +8,9 @@ set -eu
 
 status=0
 # The race detector is for the code that users run.
-go test -count=1 -json -race ./... || status=$?
+for module in . cmd/*/go.mod; do
+	go -C "${module%/go.mod}" test -count=1 -json -race ./... || status=$?
+done
 cd tests
 # One package at a time: a machine keeps two cores busy. Tests in folders named
 # guest run in the machines, not here.

@@ -84,13 +84,17 @@ func load(t *testing.T, mode packages.LoadMode, folder string, tests bool, patte
 	return loaded
 }
 
-// imports returns which packages of the project those of a module use.
-func imports(t *testing.T, folder string, tests bool) arrows {
+// imports returns which packages of the project those of modules use.
+func imports(t *testing.T, tests bool, folders ...string) arrows {
 	t.Helper()
 	a := arrows{}
 	// Of a package's tests and the program that runs them.
 	variant := regexp.MustCompile(` \[.*|_test$|\.test$`)
-	for _, p := range load(t, packages.NeedName|packages.NeedImports, folder, tests, "./...") {
+	var loaded []*packages.Package
+	for _, folder := range folders {
+		loaded = append(loaded, load(t, packages.NeedName|packages.NeedImports, folder, tests, "./...")...)
+	}
+	for _, p := range loaded {
 		user, ok := strings.CutPrefix(variant.ReplaceAllString(p.PkgPath, ""), module)
 		for _, i := range p.Imports {
 			used, own := strings.CutPrefix(variant.ReplaceAllString(i.PkgPath, ""), module)
@@ -147,8 +151,8 @@ func TestDrawings(t *testing.T) {
 		heading string
 		code    arrows
 	}{
-		{"### The packages that ship", imports(t, "", false)},
-		{"### The packages that do not", imports(t, "tests", true)},
+		{"### The packages that ship", imports(t, false, "", "cmd/scoutfs-notify")},
+		{"### The packages that do not", imports(t, true, "tests")},
 		{"### The daemon's files", uses(t)},
 	} {
 		t.Run(tt.heading, func(t *testing.T) {

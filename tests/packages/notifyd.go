@@ -7,10 +7,11 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,7 +22,7 @@ import (
 // translates.
 var arches = []string{"amd64", "arm64"}
 
-// programs are the packaged commands, folders of cmd/.
+// programs are the packaged commands, folders of cmd/, in whichever module.
 var programs = []string{"scoutfs-notifyd", "scoutfs-notify"}
 
 // goCommand runs go with the settings for packages: static binaries, the same bytes
@@ -88,8 +89,8 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 	at := func(name string) string { return filepath.Join(dir, name) }
 
 	for _, name := range programs {
-		if _, err := p.goCommand(ctx, []string{"GOOS=linux", "GOARCH=" + arch}, "build",
-			"-ldflags=-s -w -buildid= -X main.version="+strconv.Itoa(p.number), "-o", at(name), "./cmd/"+name); err != nil {
+		if _, err := p.goCommand(ctx, []string{"GOOS=linux", "GOARCH=" + arch}, "-C", p.file("cmd", name), "build",
+			"-ldflags=-s -w -buildid= -X main.version="+strconv.Itoa(p.number), "-o", at(name), "."); err != nil {
 			return err
 		}
 	}
@@ -124,15 +125,15 @@ func (p *project) texts(ctx context.Context) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	golang, err := p.golangLicense(ctx)
+	linked, err := p.linkedLicences(ctx)
 	if err != nil {
 		return nil, err
 	}
 	texts := map[string][]byte{
 		"notify_ioctl.h": []byte(header),
 		"changelog.yaml": changelog,
-		"LICENSE.golang": golang,
-		"copyright":      fmt.Appendf(nil, copyright, golang),
+		"LICENSE.linked": linked,
+		"copyright":      fmt.Appendf(nil, copyright, linked),
 	}
 	pages, err := filepath.Glob(p.file("packaging", "man", "*.[0-9]"))
 	if err != nil {
@@ -154,22 +155,64 @@ func (p *project) texts(ctx context.Context) (map[string][]byte, error) {
 const copyright = `scoutfs-notify is licensed under the GNU General Public License, version 2 only,
 which is in /usr/share/common-licenses/GPL-2.
 
-The programs contain Go's library and golang.org/x/sys, under this licence:
+The programs contain the following, under their licences:
 
 %s`
 
-// golangLicense returns the licence of the code that is linked into the programs
-// from elsewhere: Go's library and golang.org/x/sys share it.
-func (p *project) golangLicense(ctx context.Context) ([]byte, error) {
-	dir, err := p.goCommand(ctx, nil, "list", "-m", "-f", "{{.Dir}}", "golang.org/x/sys")
+// module is the project's own path, and the start of its modules'.
+const module = "git.anomalous.dev/alphacentri/scoutfs-notify"
+
+// linkedFrom are the modules that the programs may contain, with their licences, which
+// have to be such that the whole can be passed on under GPL-2.0-only: Apache-2.0 is not.
+// packaging/nfpm.yaml has the sum.
+var linkedFrom = map[string]string{
+	"golang.org/x/sys": "BSD-3-Clause",
+}
+
+// linkedLicences returns the licences of the code that is linked into the programs from
+// elsewhere.
+func (p *project) linkedLicences(ctx context.Context) ([]byte, error) {
+	dirs := make(map[string]string)
+	for _, name := range programs {
+		const format = "{{with .Module}}{{.Path}} {{.Dir}}{{end}}"
+		list, err := p.goCommand(ctx, []string{"GOOS=linux"}, "-C", p.file("cmd", name), "list", "-deps", "-f", format, ".")
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(list) {
+			if path, dir, ok := strings.Cut(strings.TrimSpace(line), " "); ok && path != module && !strings.HasPrefix(path, module+"/") {
+				dirs[path] = dir
+			}
+		}
+	}
+	var b bytes.Buffer
+	for _, path := range slices.Sorted(maps.Keys(dirs)) {
+		if linkedFrom[path] == "" {
+			return nil, fmt.Errorf("a program contains %s, whose licence nobody has looked at: add it to linkedFrom of tests/packages and to packaging/nfpm.yaml", path)
+		}
+		text, err := licenceText(dirs[path])
+		if err != nil {
+			return nil, err
+		}
+		also := ""
+		if path == "golang.org/x/sys" {
+			also = ", and Go's library, which shares its licence"
+		}
+		fmt.Fprintf(&b, "%s%s:\n\n%s\n\n", path, also, bytes.TrimSpace(text))
+	}
+	return b.Bytes(), nil
+}
+
+// licenceText returns the licence of the module in dir.
+func licenceText(dir string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "LICENSE*"))
 	if err != nil {
 		return nil, err
 	}
-	// Empty if the module is not in the cache; compiling has put it there.
-	if dir = strings.TrimSpace(dir); dir == "" {
-		return nil, errors.New("go list does not know where golang.org/x/sys is")
+	if len(files) != 1 {
+		return nil, fmt.Errorf("%s has %d files LICENSE*, not one", dir, len(files))
 	}
-	return os.ReadFile(filepath.Join(dir, "LICENSE"))
+	return os.ReadFile(files[0])
 }
 
 // gzipBytes compresses a text, to the same bytes every time.

@@ -396,13 +396,10 @@ func goBuild(ctx context.Context, arch, pkg, out string, command ...string) erro
 	if err != nil {
 		return err
 	}
-	if rest, ok := strings.CutPrefix(pkg, "./tests/"); ok { // a module of its own
-		dir, pkg = filepath.Join(dir, "tests"), "./"+rest
-	}
 	c := run.Command{
-		Dir:  dir,
+		Dir:  filepath.Join(dir, pkg), // in whichever module that is
 		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch},
-		Argv: slices.Concat([]string{"go"}, command, []string{"-o", out, pkg}),
+		Argv: slices.Concat([]string{"go"}, command, []string{"-o", out, "."}),
 	}
 	_, err = c.Output(ctx)
 	return err
