@@ -107,8 +107,12 @@ func runGuest(t *testing.T, c vm.Config) {
 	vm.Run(t, c, vm.BuildTest(t, "./guest"), args...)
 }
 
+// trustTSC has the kernel take its time from the tsc, as on real machines: it does not
+// trust an emulated one, and records then get theirs in another way.
+const trustTSC = "tsc=reliable"
+
 func TestStandIn(t *testing.T) {
-	for _, name := range vm.KernelNames() {
+	for i, name := range vm.KernelNames() {
 		t.Run(name, func(t *testing.T) {
 			k := vm.TestKernel(t, name)
 			m, err := standin.Build(t.Context(), k)
@@ -118,6 +122,9 @@ func TestStandIn(t *testing.T) {
 			c := machine(t, k, m.Patched, m.Unpatched)
 			c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn)
 			c.Files["/bin/scoutfs"] = vm.File{Data: []byte(standin.Scoutfs), Mode: 0o755}
+			if i == 0 { // the others leave it at that
+				c.Append = trustTSC
+			}
 			runGuest(t, c)
 		})
 	}
@@ -147,6 +154,7 @@ func TestScoutFS(t *testing.T) {
 			patched, unpatched := vm.TestScoutFS(t, k, s)
 			c := machine(t, k, patched.Module, unpatched.Module)
 			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+s.Version)
+			c.Append = trustTSC
 			c.Again = guest.MountHangs
 			c.Disks = patched.Config(k).Disks
 			c.Memory = patched.Config(k).Memory

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -15,8 +16,15 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// What a read costs with and without a reader, in instructions. A daemon that is stopped
-// or hangs must not tax every read: a full ring costs less than half of a record.
+// The most instructions that records may add.
+const (
+	mostRead     = 120 // to a cached pread
+	mostOpenRead = 210 // to that with an open before and a close after it: two records
+	mostDropped  = 60  // to a cached pread, while the ring is full
+)
+
+// What accesses cost with and without a reader, in instructions. A daemon that is stopped
+// or hangs hardly taxes the reads.
 func TestCost(t *testing.T) {
 	inGuest(t)
 	if os.Getenv(EnvCounted) == "" {
@@ -29,45 +37,86 @@ func TestCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+	read := reading(fd)
+	openRead := openReading(t, f.path("a"))
+	nothing := func() {}
 
-	none := instructions(t, fd, func() {})
+	none, openNone := instructions(t, read, nothing), instructions(t, openRead, nothing)
 	r := f.attach()
-	room := instructions(t, fd, func() { drain(t, r) })
-	drain(t, r)
+	free := func() { drain(t, r) }
+	room, openRoom := instructions(t, read, free), instructions(t, openRead, free)
+	free()
 	for range notify.RingRecords {
 		f.touch("a")
 	}
-	full := instructions(t, fd, func() {})
+	full := instructions(t, read, nothing)
 	if _, dropped := f.counters(); dropped == 0 {
 		t.Error("the ring was not full")
 	}
-	record, drop := room-none, full-none
+	record, openRecord, drop := room-none, openRoom-openNone, full-none
 	t.Logf("a cached pread of 4096 bytes takes %d instructions, %d more with a record, %d more when the ring is full", none, record, drop)
-	if drop > record/2 {
-		t.Errorf("a record that is dropped costs %d instructions, over half of the %d for one that is kept", drop, record)
+	t.Logf("open, the same pread and close take %d, %d more with two records", openNone, openRecord)
+	if record > mostRead || openRecord > mostOpenRead {
+		t.Errorf("records cost %d instructions for a pread and %d for open, pread and close, over %d and %d", record, openRecord, mostRead, mostOpenRead)
+	}
+	if drop > mostDropped {
+		t.Errorf("a record that is dropped costs %d instructions, over %d", drop, mostDropped)
 	}
 }
 
-// instructions returns how many it takes to read from a file, in the machine that counts
-// them as time: the least of several tries, before each of which prepare is called, since
-// whatever else runs only adds to it.
-func instructions(t *testing.T, fd int, prepare func()) int {
-	t.Helper()
-	const reads = 500
+// reading returns a function that reads 4096 bytes of an open file. Raw: the scheduler is
+// not told, which would have it run.
+func reading(fd int) func() error {
 	buf := make([]byte, 4096)
+	return func() error {
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
+		if int(n) != len(buf) || errno != 0 {
+			return fmt.Errorf("pread: %d bytes, error %w", int(n), errno)
+		}
+		return nil
+	}
+}
+
+// openReading is reading with an open before and a close after it.
+func openReading(t *testing.T, path string) func() error {
+	t.Helper()
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	return func() error {
+		at := unix.AT_FDCWD
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(name)), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		if errno != 0 {
+			return fmt.Errorf("open: %w", errno)
+		}
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
+		if int(n) != len(buf) || errno != 0 {
+			return fmt.Errorf("pread: %d bytes, error %w", int(n), errno)
+		}
+		unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+		return nil
+	}
+}
+
+// instructions returns how many an access takes in the machine that counts them as time:
+// the least of many tries, before each of which prepare is called, since whatever else runs
+// only adds to it. Each is shorter than the time between two timer interrupts.
+func instructions(t *testing.T, access func() error, prepare func()) int {
+	t.Helper()
+	const accesses = 100
 	best := time.Duration(math.MaxInt64)
-	for range 21 {
+	for range 51 {
 		prepare()
 		runtime.GC() // not meanwhile
 		start := time.Now()
-		for range reads {
-			// Raw: the scheduler is not told, which would have it run.
-			n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
-			if int(n) != len(buf) || errno != 0 {
-				t.Fatalf("pread: %d bytes, error %v", int(n), errno)
+		for range accesses {
+			if err := access(); err != nil {
+				t.Fatal(err)
 			}
 		}
 		best = min(best, time.Since(start))
 	}
-	return int(best) / reads
+	return int(best) / accesses
 }

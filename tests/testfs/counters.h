@@ -17,7 +17,10 @@ struct scoutfs_counters {
 	struct completion kobj_released;
 };
 
-#define scoutfs_inc_counter(sb, which) \
-	percpu_counter_inc(&SCOUTFS_SB(sb)->counters->which)
+#define SCOUTFS_PCPU_COUNTER_BATCH (1 << 30)
+
+#define scoutfs_inc_counter(sb, which)					\
+	percpu_counter_add_batch(&SCOUTFS_SB(sb)->counters->which, 1,	\
+				 SCOUTFS_PCPU_COUNTER_BATCH)
 
 #endif
