@@ -7,4 +7,6 @@ require (
 	golang.org/x/sys v0.43.0
 )
 
+require github.com/klauspost/compress v1.18.4
+
 replace git.anomalous.dev/alphacentri/scoutfs-notify => ../..
