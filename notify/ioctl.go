@@ -21,6 +21,13 @@ const (
 
 	// iocStatfsMore is SCOUTFS_IOC_STATFS_MORE: _IOR(0xe8, 10, 48 bytes).
 	iocStatfsMore = 0x8030e80a
+
+	// iocWalkInodes is SCOUTFS_IOC_WALK_INODES: _IOW(0xe8, 1, 72 bytes).
+	iocWalkInodes = 0x4048e801
+
+	// iocGetReferringEntries is SCOUTFS_IOC_GET_REFERRING_ENTRIES: _IOW(0xe8, 17, 40
+	// bytes).
+	iocGetReferringEntries = 0x4028e811
 )
 
 // readNotifyArgs is struct scoutfs_ioctl_read_notify of the series'
@@ -41,6 +48,33 @@ type statfsMore struct {
 	TotalMetaBlocks    uint64
 	TotalDataBlocks    uint64
 	ReservedMetaBlocks uint64
+}
+
+// referringArgs is struct scoutfs_ioctl_get_referring_entries of ScoutFS's ioctl.h.
+type referringArgs struct {
+	Ino          uint64
+	DirIno       uint64
+	DirPos       uint64
+	EntriesPtr   uint64
+	EntriesBytes uint64
+}
+
+// walkEntry is struct scoutfs_ioctl_walk_inodes_entry of ScoutFS's ioctl.h.
+type walkEntry struct {
+	Major uint64
+	Ino   uint64
+	Minor uint32
+	_     uint32
+}
+
+// walkArgs is struct scoutfs_ioctl_walk_inodes of ScoutFS's ioctl.h. An index of 0 is
+// that by meta_seq.
+type walkArgs struct {
+	First, Last walkEntry
+	EntriesPtr  uint64
+	NrEntries   uint32
+	Index       uint8
+	_           [11]uint8
 }
 
 // ioctl calls ioctl(2), again if a signal interrupts it, and returns its value.

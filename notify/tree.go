@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
+package notify
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
+)
+
+// RootIno is the inode number of a ScoutFS's root directory.
+const RootIno = 1
+
+// ErrUnlinked: the inode has no name: it was deleted, perhaps while it is open.
+var ErrUnlinked = errors.New("no name refers to the inode")
+
+// Link is a name of an inode.
+type Link struct {
+	Dir  uint64 // inode number of the directory that has the name
+	Name string // as it is: any bytes but NUL and '/', not always UTF-8
+}
+
+// Change is an inode whose metadata was changed, as a rename does to the inode renamed.
+type Change struct {
+	MetaSeq uint64 // grows with each change in the file system; see [Tree.Changes]
+	Ino     uint64
+}
+
+// Tree looks up the names of inodes in a mounted ScoutFS. That needs the capability
+// CAP_DAC_READ_SEARCH.
+//
+// As long as it is open, the file system does not end when it is unmounted, although
+// umount(2) succeeds; on a kernel older than 5.2 umount(2) fails. So open it, look up
+// what there is to look up, and close it. Its methods can wait for as long as the cluster's
+// server is away, and cannot be interrupted. They are safe for concurrent use, one at a
+// time.
+type Tree struct {
+	mu  sync.Mutex // guards what follows
+	fd  int        // -1 once closed
+	buf [linkBytes + 16]byte
+	ref referringArgs
+	wlk walkArgs
+}
+
+// linkBytes is room for the longest entry: 29 bytes, 255 of name, NUL, and padding.
+const linkBytes = 288
+
+// OpenTree opens the file system that is mounted on a device, as [Hello] names it. It
+// looks for it in the list of mounts, and asks neither the file system nor the
+// cluster's server. The error is [os.ErrNotExist] if it is not mounted where this
+// process sees it, or the system's.
+func OpenTree(dev Device) (*Tree, error) {
+	m, err := mountOn(dev)
+	if err != nil {
+		return nil, fmt.Errorf("open file system on device %v: %w", dev, err)
+	}
+	fd, err := openAside(m.Point)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", m.Point, err)
+	}
+	// It was that mount if that is still there: something else mounted at its place
+	// has another device.
+	if again, err := mountOn(dev); err != nil || again.ID != m.ID {
+		unix.Close(fd)
+		return nil, fmt.Errorf("open file system on device %v: %w: it is being unmounted", dev, os.ErrNotExist)
+	}
+	return &Tree{fd: fd}, nil
+}
+
+// mountOn returns where a ScoutFS is mounted, as the list of mounts has it.
+func mountOn(dev Device) (mountinfo.Mount, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return mountinfo.Mount{}, err
+	}
+	mounts := mountinfo.Parse(string(text))
+	for _, m := range mounts {
+		if m.Type != FSType || dev != (Device{m.Major, m.Minor}) {
+			continue
+		}
+		// Another mount may lie on it.
+		if top, ok := mountinfo.Find(mounts, m.Point); ok && top.ID == m.ID {
+			return m, nil
+		}
+	}
+	return mountinfo.Mount{}, fmt.Errorf("%w: it is not mounted", os.ErrNotExist)
+}
+
+// openAside opens a directory through a mount of its own, which nobody sees, so that the
+// one where it is found can be unmounted meanwhile.
+func openAside(dir string) (fd int, err error) {
+	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)
+	if err == unix.ENOSYS {
+		return openDirectory(dir)
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(aside)
+	err = retry(func() (err error) {
+		fd, err = unix.Openat(aside, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
+}
+
+// Link returns a name of an inode, the first if it has several. The error is
+// [ErrUnlinked], [os.ErrPermission], [ErrClosed], or the system's.
+func (t *Tree) Link(ino uint64) (Link, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return Link{}, fmt.Errorf("look up inode %d: %w", ino, ErrClosed)
+	}
+	// The kernel wants it aligned to 16 bytes.
+	at := uintptr(unsafe.Pointer(&t.buf))
+	skip := -at & 15
+	entry := t.buf[skip:][:linkBytes]
+	t.ref = referringArgs{Ino: ino, EntriesPtr: uint64(at + skip), EntriesBytes: linkBytes}
+	n, err := ioctl(t.fd, iocGetReferringEntries, unsafe.Pointer(&t.ref))
+	switch {
+	case err != nil:
+		return Link{}, fmt.Errorf("look up inode %d: %w", ino, err)
+	case n == 0:
+		return Link{}, fmt.Errorf("look up inode %d: %w", ino, ErrUnlinked)
+	}
+	return parseLink(entry), nil
+}
+
+// parseLink decodes a struct scoutfs_ioctl_dirent.
+func parseLink(b []byte) Link {
+	const nameLen, name = 28, 29
+	n := min(int(b[nameLen]), len(b)-name)
+	return Link{Dir: binary.NativeEndian.Uint64(b), Name: string(b[name : name+n])}
+}
+
+// Seq returns the MetaSeq of the last change that [Tree.Changes] can tell of now.
+func (t *Tree) Seq() (uint64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return 0, fmt.Errorf("find the last change: %w", ErrClosed)
+	}
+	var sfm statfsMore
+	if _, err := ioctl(t.fd, iocStatfsMore, unsafe.Pointer(&sfm)); err != nil {
+		return 0, fmt.Errorf("find the last change: %w", err)
+	}
+	return sfm.CommittedSeq, nil
+}
+
+// Changes sets into to the inodes that were changed after a change, in the order of
+// their last changes, and returns how many it found; go on after the last if that is all
+// that into has room for. Changes show when the file system has written them to its
+// devices, which can take some seconds.
+func (t *Tree) Changes(after Change, into []Change) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return 0, fmt.Errorf("walk changed inodes: %w", ErrClosed)
+	}
+	entries := make([]walkEntry, len(into))
+	first := walkEntry{Major: after.MetaSeq, Ino: after.Ino + 1}
+	if first.Ino == 0 {
+		first.Major++
+	}
+	t.wlk = walkArgs{
+		First: first, Last: walkEntry{Major: ^uint64(0), Ino: ^uint64(0), Minor: ^uint32(0)},
+		EntriesPtr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(entries)))), NrEntries: uint32(len(entries)),
+	}
+	n, err := ioctl(t.fd, iocWalkInodes, unsafe.Pointer(&t.wlk))
+	if err != nil {
+		return 0, fmt.Errorf("walk changed inodes: %w", err)
+	}
+	for i, e := range entries[:n] {
+		into[i] = Change{MetaSeq: e.Major, Ino: e.Ino}
+	}
+	return n, nil
+}
+
+// Close closes the Tree. Closing it again returns [ErrClosed].
+func (t *Tree) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return fmt.Errorf("close tree: %w", ErrClosed)
+	}
+	err := unix.Close(t.fd)
+	t.fd = -1
+	return err
+}
