@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
 )
@@ -103,6 +104,31 @@ func MountOf(path string) (MountPoint, error) {
 		return MountPoint{}, fmt.Errorf("find the mount of %s: %w", path, os.ErrNotExist)
 	}
 	return mountPoint(m), nil
+}
+
+// Mounts returns where ScoutFS is mounted, as this process sees it, in the order of
+// mounting. Like [MountOf] it touches none of them. A mount that another hides, and all but
+// the first of one file system's, are not among them.
+func Mounts() ([]MountPoint, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("find the mounts of ScoutFS: %w", err)
+	}
+	return mountsIn(string(text)), nil
+}
+
+// mountsIn returns what Mounts does, from the text of mountinfo.
+func mountsIn(text string) []MountPoint {
+	all := mountinfo.Parse(text)
+	var found []MountPoint
+	for _, m := range all {
+		top, ok := mountinfo.Find(all, m.Point)
+		here := func(p MountPoint) bool { return p.Device == Device{m.Major, m.Minor} }
+		if m.Type == FSType && ok && top.ID == m.ID && !slices.ContainsFunc(found, here) {
+			found = append(found, mountPoint(m))
+		}
+	}
+	return found
 }
 
 func mountPoint(m mountinfo.Mount) MountPoint {

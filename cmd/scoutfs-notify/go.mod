@@ -9,6 +9,4 @@ require (
 
 require github.com/klauspost/compress v1.18.4
 
-require github.com/hashicorp/golang-lru/v2 v2.0.7
-
 replace git.anomalous.dev/alphacentri/scoutfs-notify => ../..

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,15 +32,16 @@ const (
 	exitUsage   = 64
 )
 
-const usage = `Usage: scoutfs-notify COMMAND [flags] MOUNT
+const usage = `Usage: scoutfs-notify COMMAND [flags] [MOUNT]
 
 Shows who opens and reads which files of a mounted ScoutFS on this node. MOUNT
 is its mount point or any directory below it, or the path of scoutfs-notifyd's
-socket. tail and top must be run by root.
+socket; it can be left out if there is just one. All but stat are for root.
 
 Commands:
-  tail     print each access as it happens
+  tail     print each access as it happens, or those in a recording
   top      show which files, processes or users read most
+  record   keep the accesses in a file
   stat     show how the daemon and the kernel's part are doing
   version  print the version
   help     print this text, or with the name of a command its flags
@@ -53,6 +55,11 @@ type environment struct {
 	stdout io.Writer
 	stderr io.Writer
 	height func() int // of the terminal in lines, 0 if stdout is not one
+
+	progress bool // stderr is a terminal: say how long work goes
+
+	mountOf func(path string) (notify.MountPoint, error)
+	mounts  func() ([]notify.MountPoint, error) // of ScoutFS
 
 	now       func() time.Time
 	sinceBoot func() time.Duration
@@ -70,6 +77,9 @@ func systemEnvironment() *environment {
 		stdout:    os.Stdout,
 		stderr:    os.Stderr,
 		height:    func() int { return terminalHeight(os.Stdout) },
+		progress:  terminalHeight(os.Stderr) > 0,
+		mountOf:   notify.MountOf,
+		mounts:    notify.Mounts,
 		now:       time.Now,
 		sinceBoot: sinceBoot,
 		patience:  answerTime,
@@ -128,9 +138,10 @@ func usagef(command, format string, a ...any) error {
 
 // commands run until they are done or the context is.
 var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
-	"stat": runStat,
-	"tail": runTail,
-	"top":  runTop,
+	"record": runRecord,
+	"stat":   runStat,
+	"tail":   runTail,
+	"top":    runTop,
 }
 
 func main() {
@@ -177,7 +188,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 // dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
-		return usagef("", "a command is missing: tail, top or stat")
+		return usagef("", "a command is missing: tail, top, record or stat")
 	}
 	switch args[0] {
 	case "help":
@@ -194,26 +205,66 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
-		return usagef("", "there is no command %q: the commands are tail, top and stat", args[0])
+		return usagef("", "there is no command %q: the commands are tail, top, record and stat", args[0])
 	}
 	return cmd(ctx, env, args[1:])
 }
 
 // parseFlags parses a command's flags and returns its one argument, the mount.
 func parseFlags(env *environment, flags *flag.FlagSet, about string, args []string) (mount string, err error) {
-	flags.SetOutput(io.Discard)
-	err = flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		flags.SetOutput(env.stdout)
-		fmt.Fprintf(env.stdout, "Usage: scoutfs-notify %s [flags] MOUNT\n\n%s\nFlags:\n", flags.Name(), about)
-		flags.PrintDefaults()
+	rest, err := parseArguments(env, flags, "[MOUNT]", about, args)
+	if err != nil {
 		return "", err
 	}
-	if err == nil {
-		mount, err = cli.MountPoint(flags)
+	return theMount(env, flags.Name(), rest)
+}
+
+// parseArguments parses a command's flags, which may stand anywhere before a "--", and
+// returns its other arguments.
+func parseArguments(env *environment, flags *flag.FlagSet, operands, about string, args []string) (rest []string, err error) {
+	flags.SetOutput(io.Discard)
+	for {
+		err = flags.Parse(args)
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(env.stdout)
+			fmt.Fprintf(env.stdout, "Usage: scoutfs-notify %s [flags] %s\n\n%s\nFlags:\n", flags.Name(), operands, about)
+			flags.PrintDefaults()
+			return nil, err
+		}
+		if err != nil {
+			return nil, usagef(flags.Name(), "%w", err)
+		}
+		parsed := len(args) - flags.NArg()
+		if flags.NArg() == 0 || parsed > 0 && args[parsed-1] == "--" {
+			return append(rest, flags.Args()...), nil
+		}
+		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
-	if err != nil {
-		return "", usagef(flags.Name(), "%w", err)
+}
+
+// theMount returns the mount that a command's arguments name, or the only one that there
+// is.
+func theMount(env *environment, command string, args []string) (string, error) {
+	switch {
+	case len(args) > 1:
+		return "", usagef(command, "expected one mount point, got %d arguments", len(args))
+	case len(args) == 1 && args[0] == "":
+		return "", usagef(command, "the mount point is an empty string")
+	case len(args) == 1:
+		return args[0], nil
 	}
-	return mount, nil
+	mounts, err := env.mounts()
+	switch {
+	case err != nil:
+		return "", err
+	case len(mounts) == 0:
+		return "", usagef(command, "a mount point is missing, and no ScoutFS is mounted here")
+	case len(mounts) > 1:
+		points := make([]string, len(mounts))
+		for i, m := range mounts {
+			points[i] = m.Path
+		}
+		return "", usagef(command, "a mount point is missing; there are %s", strings.Join(points, ", "))
+	}
+	return mounts[0].Path, nil
 }

@@ -48,7 +48,7 @@ func runCommand(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	env := systemEnvironment()
 	env.stdout, env.stderr = &out, &errs
-	env.height = func() int { return 0 }
+	env.height, env.progress = func() int { return 0 }, false
 	status = run(context.Background(), env, args)
 	return status, out.String(), errs.String()
 }
@@ -73,19 +73,21 @@ func TestCommandLine(t *testing.T) {
 		stdout string // part of it
 		stderr string // part of it
 	}{
-		{"nothing", nil, 64, "", "a command is missing: tail, top or stat\nTry 'scoutfs-notify -help'.\n"},
+		{"nothing", nil, 64, "", "a command is missing: tail, top, record or stat\nTry 'scoutfs-notify -help'.\n"},
 		{"help", []string{"-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"help of a command", []string{"help", "tail"}, 0, "Usage: scoutfs-notify tail", ""},
 		{"help of an unknown command", []string{"help", "cat"}, 64, "", `there is no command "cat"`},
 		{"help of help", []string{"help", "-help"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"help of version", []string{"help", "version"}, 0, "Usage: scoutfs-notify COMMAND", ""},
 		{"version", []string{"--version"}, 0, "scoutfs-notify ", ""},
-		{"unknown", []string{"cat"}, 64, "", `there is no command "cat": the commands are tail, top and stat`},
+		{"unknown", []string{"cat"}, 64, "", `there is no command "cat": the commands are tail, top, record and stat`},
 		{"tail help", []string{"tail", "-h"}, 0, "Usage: scoutfs-notify tail", ""},
-		{"tail nothing", []string{"tail"}, 64, "", "tail: a mount point is missing\nTry 'scoutfs-notify tail -help'.\n"},
+		{"tail nothing", []string{"tail"}, 64, "", "tail: a mount point is missing, and no ScoutFS is mounted here\nTry 'scoutfs-notify tail -help'.\n"},
 		{"tail empty", []string{"tail", ""}, 64, "", "tail: the mount point is an empty string\n"},
 		{"tail two", []string{"tail", "a", "b"}, 64, "", "tail: expected one mount point, got 2 arguments\n"},
-		{"tail flag after the mount point", []string{"tail", "a", "-json"}, 64, "", "got 2 arguments: flags come before the mount point\n"},
+		{"tail flag after the mount point", []string{"tail", dir + "/none", "-json"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
+		{"tail dash dash", []string{"tail", "--", "-json"}, 1, "", "find the socket for -json: no such file or directory" + nameOne},
+		{"tail dash dash in between", []string{"tail", dir + "/none", "--", "-json"}, 64, "", "expected one mount point, got 2 arguments\n"},
 		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
 		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n` + aNumber},
 		{"tail types", []string{"tail", "-type", "open,write", "a"}, 64, "", `tail: invalid value "open,write" for flag -type: "write" is neither open nor read` + "\n"},
@@ -106,7 +108,7 @@ func TestCommandLine(t *testing.T) {
 		{"stat other file system", []string{"stat", dir}, 1, "", "scoutfs-notify: identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail other file system", []string{"tail", dir}, 1, "", "identify file system at " + dir + ": not a mounted ScoutFS" + nameOne},
 		{"tail no such", []string{"tail", dir + "/none"}, 1, "", "find the socket for " + dir + "/none: no such file or directory" + nameOne},
-		{"tail file", []string{"tail", file}, 1, "", "find the socket for " + file + ": neither a directory of a mounted ScoutFS nor a socket" + nameOne},
+		{"tail file", []string{"tail", file}, 1, "", "scoutfs-notify: read " + file + ": not a recording of scoutfs-notify\n"},
 		{"tail follow no such", []string{"tail", "-f", dir + "/none"}, 1, "", dir + "/none: no such file or directory" + nameOne},
 		{"tail not running", []string{"tail", socket}, 1, "", start},
 	} {

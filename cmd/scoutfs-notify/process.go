@@ -61,7 +61,7 @@ func inInitialNamespace(proc string) bool {
 	return err == nil && link == fmt.Sprintf("pid:[%d]", initial)
 }
 
-// name returns the name of the process that made a record. It looks the process up,
+// name returns the name of the process that made a record, safe to print. It looks the process up,
 // so it is to be called once for a process and interval, as soon as the record comes.
 func (p *processes) name(rec *notify.Record) string {
 	at := int64(rec.TimeNS)
@@ -78,7 +78,7 @@ func (p *processes) name(rec *notify.Record) string {
 	if !known.livedAt(at) {
 		return noName // it has the number of the one that made the record
 	}
-	return known.name
+	return printable(known.name)
 }
 
 // next starts a new interval.
@@ -109,7 +109,7 @@ func (p *processes) look(pid uint32) (process, bool) {
 	if !ok {
 		return process{}, false
 	}
-	return process{name: printable(name), start: now - int64(sinceBoot) + int64(start), seen: now}, true
+	return process{name: name, start: now - int64(sinceBoot) + int64(start), seen: now}, true
 }
 
 // parseStat returns a process's name, and its start since the system's, from what

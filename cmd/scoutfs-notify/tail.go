@@ -51,30 +51,16 @@ func runTail(ctx context.Context, env *environment, args []string) error {
 	if *asJSON {
 		p = newJSONPrinter(out)
 	}
-	events, err := openStream(ctx, env, d, mount, *follow)
+	src, err := openSource(ctx, env, mount, options{dialer: d, follow: *follow})
 	if err != nil {
 		return err
 	}
-	end, err := tail(events, p, count)
+	defer src.close()
+	end, err := tail(src.events, p, count)
 	if ferr := out.close(); ferr != nil {
 		return ferr // also if it was a write that failed before
 	}
 	return ended(env, end, err, "tail", mount)
-}
-
-// openStream returns the events of a mount, for once or for good.
-func openStream(ctx context.Context, env *environment, d *notify.Dialer, mount string, follow bool) (iter.Seq2[notify.Event, error], error) {
-	if follow {
-		return notify.Follow(ctx, mount, d), nil
-	}
-	c, err := connect(ctx, env, d, mount)
-	if err != nil {
-		return nil, err
-	}
-	return func(yield func(notify.Event, error) bool) {
-		defer c.Close()
-		c.Events(ctx)(yield)
-	}, nil
 }
 
 // ended turns the end of a stream into the end of the command: one that whoever waits

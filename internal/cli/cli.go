@@ -74,6 +74,24 @@ func Int(p *int, least, most int) flag.Value {
 	}}
 }
 
+// Size returns a flag's value for a number of bytes, which may end in K, M, G or T for
+// powers of 1024. What is at p is the default.
+func Size(p *int64) flag.Value {
+	return &value[int64]{p, func(s string) (int64, error) {
+		digits, shift := s, 0
+		if n := len(s); n > 0 {
+			if i := strings.IndexByte("KMGT", s[n-1]); i >= 0 {
+				digits, shift = s[:n-1], 10*(i+1)
+			}
+		}
+		n, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil || n > math.MaxInt64>>shift {
+			return 0, errors.New("a size is a number of bytes, such as 1048576, 500M or 10G")
+		}
+		return int64(n << shift), nil
+	}}
+}
+
 // Count returns a flag's value for a number of things, 0 or more. What is at p is
 // the default.
 func Count(p *uint64) flag.Value {

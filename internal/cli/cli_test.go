@@ -19,6 +19,7 @@ type options struct {
 	pause, every time.Duration
 	rows, size   int
 	count        uint64
+	bytes        int64
 	by           string
 	users        []uint32
 }
@@ -32,6 +33,7 @@ func newFlags() (*options, *flag.FlagSet) {
 	flags.Var(Int(&o.rows, 1, math.MaxInt), "rows", "show `count` rows")
 	flags.Var(Int(&o.size, 10, 2000), "size", "queue of `bytes`")
 	flags.Var(Count(&o.count), "n", "end after `count`; 0 for never (the default)")
+	flags.Var(Size(&o.bytes), "bytes", "start another file when it has `bytes`; 0 for never (the default)")
 	flags.Var(Choice(&o.by, "inode", "user"), "by", "add up by `key`")
 	flags.Var(List(&o.users, 3, Number[uint32]), "users", "only these `users`")
 	return o, flags
@@ -56,6 +58,12 @@ func TestFlags(t *testing.T) {
 		{"-size=2001", `invalid value "2001" for flag -size: out of range: 10 to 2000`},
 		{"-n=18446744073709551615", ""},
 		{"-n=-1", `invalid value "-1" for flag -n: not a whole number, 0 or more`},
+		{"-bytes=8388607T", ""},
+		{"-bytes=10K", ""},
+		{"-bytes=8388608T", `invalid value "8388608T" for flag -bytes: a size is a number of bytes, such as 1048576, 500M or 10G`},
+		{"-bytes=K", `invalid value "K" for flag -bytes: a size is a number of bytes, such as 1048576, 500M or 10G`},
+		{"-bytes=", `invalid value "" for flag -bytes: a size is a number of bytes, such as 1048576, 500M or 10G`},
+		{"-bytes=-1", `invalid value "-1" for flag -bytes: a size is a number of bytes, such as 1048576, 500M or 10G`},
 		{"-by=user", ""},
 		{"-users=0,4294967295", ""},
 		{"-users=4294967296", `invalid value "4294967296" for flag -users: "4294967296" is not a whole number from 0 to 4294967295`},
@@ -118,6 +126,8 @@ func TestHelp(t *testing.T) {
 	want := `Usage of test:
   -by key
     	add up by key (default inode)
+  -bytes bytes
+    	start another file when it has bytes; 0 for never (the default)
   -every duration
     	repeat after duration (default 1s)
   -n count

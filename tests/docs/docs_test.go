@@ -6,6 +6,7 @@ package docs
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,55 +117,84 @@ var programs = []struct{ name, page string }{
 	{"scoutfs-notify", "scoutfs-notify.1"},
 }
 
-// helpTexts returns a program's -help, followed by that of its commands, and the
-// commands' names.
-func helpTexts(t *testing.T, program string) (text string, commands []string) {
+// help returns a program's -help, and that of its commands by name.
+func help(t *testing.T, program string) (text string, commands map[string]string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), program)
 	if err := vm.BuildProgram(t.Context(), "./cmd/"+program, path); err != nil {
 		t.Fatal(err)
 	}
-	help := func(args ...string) string {
+	ask := func(args ...string) string {
 		out, err := exec.Command(path, append(args, "-help")...).Output()
 		if err != nil {
 			t.Fatalf("%s %v -help: %v", program, args, err)
 		}
 		return string(out)
 	}
-	text = help()
+	text, commands = ask(), make(map[string]string)
 	if _, list, ok := strings.Cut(text, "\nCommands:\n"); ok {
 		list, _, _ = strings.Cut(list, "\n\n")
-		commands = submatches(`(?m)^  ([a-z]+) `, list)
-		for _, name := range commands {
-			text += help(name)
+		for _, name := range submatches(`(?m)^  ([a-z]+) `, list) {
+			commands[name] = ask(name)
 		}
 	}
 	return text, commands
 }
 
-// -help and the man page list the same flags and commands.
+// What -help says the man pages say: which commands there are, and the flags of each in a
+// page of its own. Those that several have as filters are in scoutfs-notify(1).
 func TestManPages(t *testing.T) {
 	t.Parallel()
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
-			text, commands := helpTexts(t, p.name)
+			text, commands := help(t, p.name)
 			page := read(t, "packaging/man", p.page)
-			synopsis := section(t, page, "SYNOPSIS")
-			if listed := submatches(`(?m)^\.Cm ([a-z]+)$`, synopsis); !slices.Equal(listed, commands) {
-				t.Errorf("-help lists the commands %v, %s lists %v", commands, p.page, listed)
+			listed := submatches(`(?m)^\.Cm ([a-z]+)$`, section(t, page, "SYNOPSIS"))
+			if want := slices.Sorted(maps.Keys(commands)); !slices.Equal(listed, want) {
+				t.Errorf("-help lists the commands %v, %s lists %v", want, p.page, listed)
 			}
-			got := submatches(`(?m)^  -([a-z-]+)`, text)
-			want := submatches(`(?m)^\.It Fl ([a-z-]+)`, page)
-			if !slices.Equal(got, want) {
-				t.Errorf("-help lists the flags %v, %s lists %v", got, p.page, want)
+			if len(commands) == 0 {
+				checkFlags(t, p.page, page, text, nil)
+				return
 			}
-			if listed := submatches(`Fl ([a-z-]+)`, synopsis); !slices.Equal(got, listed) {
-				t.Errorf("-help lists the flags %v, the synopsis lists %v", got, listed)
-			}
-			if len(got) == 0 {
-				t.Error("no flags were found")
+			filters := submatches(`(?m)^\.It Fl ([a-z-]+)`, section(t, page, "FILTERS"))
+			for name, text := range commands {
+				if name == "help" || name == "version" {
+					continue // they have no flags
+				}
+				file := p.name + "-" + name + ".1"
+				page := read(t, "packaging/man", file)
+				section(t, page, "EXAMPLES")
+				var also []string
+				if strings.Contains(section(t, page, "SYNOPSIS"), "\n.Op Ar filter ...\n") {
+					also = filters
+				}
+				checkFlags(t, file, page, text, also)
 			}
 		})
+	}
+}
+
+// checkFlags compares the flags of a page and of its synopsis with those of a -help text.
+func checkFlags(t *testing.T, name, page, text string, filters []string) {
+	t.Helper()
+	got := submatches(`(?m)^  -([a-z-]+)`, text)
+	if len(got) == 0 {
+		t.Errorf("%s: no flags were found in\n%s", name, text)
+	}
+	for _, filter := range filters {
+		i := slices.Index(got, filter)
+		if i < 0 {
+			t.Errorf("-help lacks the filter -%s, which %s has", filter, name)
+			continue
+		}
+		got = slices.Delete(got, i, i+1)
+	}
+	if want := submatches(`(?m)^\.It Fl ([a-z-]+)`, page); !slices.Equal(got, want) {
+		t.Errorf("-help lists the flags %v, %s lists %v", got, name, want)
+	}
+	if want := submatches(`Fl ([a-z-]+)`, section(t, page, "SYNOPSIS")); !slices.Equal(got, want) {
+		t.Errorf("-help lists the flags %v, the synopsis of %s %v", got, name, want)
 	}
 }
 
@@ -186,11 +216,12 @@ func TestNames(t *testing.T) {
 		}
 	}
 	for _, p := range programs {
-		texts[p.name+" -help"], _ = helpTexts(t, p.name)
+		text, commands := help(t, p.name)
+		texts[p.name+" -help"] = text + strings.Join(slices.Collect(maps.Values(commands)), "")
 	}
 	paths := regexp.MustCompile("(?m)(?:^|[\\s(`\"'])((?:cmd|daemon|dkms|docs|mock|notify|packaging|patches|tests|tools)/[A-Za-z0-9._/-]*)")
 	release := regexp.MustCompile(`/v[0-9X]+\.[0-9Y]+`)
-	pages := regexp.MustCompile(`\b(scoutfs-notifyd?)(?:\(| )([1-8])\b`)
+	pages := regexp.MustCompile(`\b(scoutfs-notify(?:d|-[a-z]+)?)(?:\(| )([1-8])\b`)
 	for name, text := range texts {
 		for _, m := range paths.FindAllStringSubmatch(text, -1) {
 			path := strings.TrimRight(m[1], ".")
@@ -274,10 +305,10 @@ func TestState(t *testing.T) {
 	}
 }
 
-// scoutfs-notify(1) documents the fields of tail -json's objects that are not those of a
+// scoutfs-notify-tail(1) documents the fields of tail -json's objects that are not those of a
 // record.
 func TestControlObjects(t *testing.T) {
-	page := section(t, read(t, "packaging/man/scoutfs-notify.1"), "DESCRIPTION")
+	page := section(t, read(t, "packaging/man/scoutfs-notify-tail.1"), "DESCRIPTION")
 	got := submatches(`\bDq ([a-z_]+)`, page)
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[notify.Hello](), reflect.TypeFor[notify.Lost](), reflect.TypeFor[notify.Idle](), reflect.TypeFor[notify.End](),
@@ -288,7 +319,7 @@ func TestControlObjects(t *testing.T) {
 		}
 		for _, name := range append(names, strings.ToLower(typ.Name())) {
 			if !slices.Contains(got, name) {
-				t.Errorf("scoutfs-notify(1) lacks %q of %v", name, typ)
+				t.Errorf("scoutfs-notify-tail(1) lacks %q of %v", name, typ)
 			}
 		}
 	}

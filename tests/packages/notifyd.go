@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -162,57 +163,71 @@ The programs contain the following, under their licences:
 // module is the project's own path, and the start of its modules'.
 const module = "git.anomalous.dev/alphacentri/scoutfs-notify"
 
-// linkedFrom are the modules that the programs may contain, with their licences, which
-// have to be such that the whole can be passed on under GPL-2.0-only: Apache-2.0 is not.
+// linkedFrom are the folders whose code the programs may contain, modules and what has a
+// licence of its own in them, with the licences, which have to be such that the whole can be passed on under GPL-2.0-only: Apache-2.0 is not.
 // packaging/nfpm.yaml has the sum.
 var linkedFrom = map[string]string{
-	"golang.org/x/sys": "BSD-3-Clause",
+	"github.com/klauspost/compress":                      "BSD-3-Clause",
+	"github.com/klauspost/compress/internal/snapref":     "BSD-3-Clause",
+	"github.com/klauspost/compress/zstd/internal/xxhash": "MIT",
+	"golang.org/x/sys":                                   "BSD-3-Clause",
 }
 
 // linkedLicences returns the licences of the code that is linked into the programs from
 // elsewhere.
 func (p *project) linkedLicences(ctx context.Context) ([]byte, error) {
-	dirs := make(map[string]string)
+	files := make(map[string]string) // by the import path of the folder
 	for _, name := range programs {
-		const format = "{{with .Module}}{{.Path}} {{.Dir}}{{end}}"
+		const format = "{{with .Module}}{{.Path}} {{$.ImportPath}} {{$.Dir}}{{end}}"
 		list, err := p.goCommand(ctx, []string{"GOOS=linux"}, "-C", p.file("cmd", name), "list", "-deps", "-f", format, ".")
 		if err != nil {
 			return nil, err
 		}
 		for line := range strings.Lines(list) {
-			if path, dir, ok := strings.Cut(strings.TrimSpace(line), " "); ok && path != module && !strings.HasPrefix(path, module+"/") {
-				dirs[path] = dir
+			f := strings.SplitN(strings.TrimSpace(line), " ", 3)
+			if len(f) == 3 && f[0] != module && !strings.HasPrefix(f[0], module+"/") {
+				if err := licences(files, f[0], f[1], f[2]); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
 	var b bytes.Buffer
-	for _, path := range slices.Sorted(maps.Keys(dirs)) {
-		if linkedFrom[path] == "" {
-			return nil, fmt.Errorf("a program contains %s, whose licence nobody has looked at: add it to linkedFrom of tests/packages and to packaging/nfpm.yaml", path)
+	for _, folder := range slices.Sorted(maps.Keys(files)) {
+		if linkedFrom[folder] == "" {
+			return nil, fmt.Errorf("a program contains %s, whose licence nobody has looked at: add it to linkedFrom of tests/packages and to packaging/nfpm.yaml", folder)
 		}
-		text, err := licenceText(dirs[path])
+		text, err := os.ReadFile(files[folder])
 		if err != nil {
 			return nil, err
 		}
 		also := ""
-		if path == "golang.org/x/sys" {
+		if folder == "golang.org/x/sys" {
 			also = ", and Go's library, which shares its licence"
 		}
-		fmt.Fprintf(&b, "%s%s:\n\n%s\n\n", path, also, bytes.TrimSpace(text))
+		fmt.Fprintf(&b, "%s%s:\n\n%s\n\n", folder, also, bytes.TrimSpace(text))
 	}
 	return b.Bytes(), nil
 }
 
-// licenceText returns the licence of the module in dir.
-func licenceText(dir string) ([]byte, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "LICENSE*"))
-	if err != nil {
-		return nil, err
+// licences adds the licence files that a package's folder and those above it have, up to
+// the module's, which must have one.
+func licences(files map[string]string, module, pkg, dir string) error {
+	for folder := pkg; ; folder, dir = path.Dir(folder), filepath.Dir(dir) {
+		found, err := filepath.Glob(filepath.Join(dir, "LICENSE*"))
+		if err != nil {
+			return err
+		}
+		if len(found) > 1 || folder == module && len(found) == 0 {
+			return fmt.Errorf("%s has %d files LICENSE*, not one", dir, len(found))
+		}
+		if len(found) == 1 {
+			files[folder] = found[0]
+		}
+		if folder == module {
+			return nil
+		}
 	}
-	if len(files) != 1 {
-		return nil, fmt.Errorf("%s has %d files LICENSE*, not one", dir, len(files))
-	}
-	return os.ReadFile(files[0])
 }
 
 // gzipBytes compresses a text, to the same bytes every time.

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -57,8 +55,9 @@ var (
 )
 
 const (
-	// CacheSize is how many components of paths are kept: about 100 bytes each.
-	CacheSize = 1 << 18
+	// CacheSize is how many components of paths are kept at least, and half of how many at
+	// most.
+	CacheSize = 1 << 17
 
 	// maxDepth is how many folders deep a file may be. A path of 4,096 bytes, the most
 	// that can be opened, has half as many.
@@ -88,7 +87,7 @@ type Paths struct {
 	done  chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	cache   *simplelru.LRU[uint64, component]
+	cache   *cache
 	pending int  // questions that were not answered yet
 	stalled bool // one of them is overdue
 }
@@ -118,11 +117,7 @@ func NewPaths(dev notify.Device) *Paths {
 }
 
 func newPaths(open func() (tree, error), size int) *Paths {
-	cache, err := simplelru.NewLRU[uint64, component](size, nil)
-	if err != nil {
-		panic(err) // the size is above 0
-	}
-	p := &Paths{open: open, now: time.Now, asked: make(chan question, 1), done: make(chan struct{}), cache: cache}
+	p := &Paths{open: open, now: time.Now, asked: make(chan question, 1), done: make(chan struct{}), cache: newCache(size)}
 	go p.work()
 	return p
 }
@@ -234,7 +229,7 @@ func (p *Paths) stall(unasked int) {
 func (p *Paths) known(ino uint64) (c component, known, ask bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, known = p.cache.Get(ino)
+	c, known = p.cache.get(ino)
 	if known && p.now().Before(c.until) {
 		return c, true, false
 	}
@@ -249,7 +244,7 @@ func (p *Paths) known(ino uint64) (c component, known, ask bool) {
 func (p *Paths) lookUp(ino uint64) (c component, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, known = p.cache.Get(ino)
+	c, known = p.cache.get(ino)
 	return c, known && p.now().Before(c.until)
 }
 
@@ -309,7 +304,7 @@ func (p *Paths) answer(t tree, err error, q question) {
 		c.err, c.until = err, now.Add(retryTime)
 	}
 	p.mu.Lock()
-	p.cache.Add(q.ino, c)
+	p.cache.put(q.ino, c)
 	p.pending--
 	p.stalled = false
 	p.mu.Unlock()
@@ -321,7 +316,7 @@ func (p *Paths) forget(changes []notify.Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range changes {
-		p.cache.Remove(c.Ino)
+		p.cache.remove(c.Ino)
 	}
 }
 

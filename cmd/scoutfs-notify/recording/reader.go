@@ -111,19 +111,26 @@ func (r *Reader) Events(ctx context.Context) iter.Seq2[notify.Event, error] {
 				yield(nil, fmt.Errorf("read %s: %w", r.title, err))
 				return
 			}
-			for i := range r.recs {
-				ev := notify.Event(&r.recs[i])
-				if r.recs[i].Type.IsControl() {
-					if ev = r.recs[i].Control(); ev == nil {
-						continue // of a later release
-					}
-				}
-				if !yield(ev, nil) {
-					return
-				}
+			if !r.yield(yield) {
+				return
 			}
 		}
 	}
+}
+
+// yield yields the events of a block, and returns whether more are wanted.
+func (r *Reader) yield(yield func(notify.Event, error) bool) bool {
+	for i := range r.recs {
+		ev := notify.Event(&r.recs[i])
+		if r.recs[i].Type.IsControl() {
+			ev = r.recs[i].Control()
+		}
+		// nil is one of a later release
+		if ev != nil && !yield(ev, nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // Name returns what a number stood for when the event was made that Events has yielded

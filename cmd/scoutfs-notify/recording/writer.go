@@ -239,55 +239,79 @@ func (w *Writer) Close() error {
 	return err
 }
 
+// PlaceOf returns where the recording in a file has come to, as [Writer.Place] does.
+func PlaceOf(path string) (notify.Resume, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return notify.Resume{}, err
+	}
+	defer f.Close()
+	_, at, err := scan(f)
+	if err != nil {
+		return at, fmt.Errorf("read recording %s: %w", path, err)
+	}
+	return at, nil
+}
+
 // scan returns where the last whole block of a file ends, and the place that it has. It
 // reads the headers of the blocks alone, and all of the last.
 func scan(f *os.File) (end int64, at notify.Resume, err error) {
-	var h [blockHeaderSize]byte
 	total, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, at, err
 	}
-	read := func(n int, off int64) bool {
-		_, err = f.ReadAt(h[:n], off)
-		return err == nil
-	}
-	off := int64(0)
-	for off < total {
-		n := int64(headerSize)
-		switch {
-		case total-off < headerSize && off > 0:
-			return off, at, nil
-		case total-off < headerSize || !read(headerSize, off):
-			return 0, at, cmp.Or(err, ErrFormat)
-		case string(h[:len(magic)]) == magic || off == 0:
-			if err := checkHeader(h[:headerSize]); err != nil {
-				return 0, at, err
-			}
-		case total-off < blockHeaderSize:
-			return off, at, nil
-		case !read(blockHeaderSize, off):
-			return 0, at, err
-		default:
-			b, ok := parseBlock(h[:])
-			if !ok {
-				return 0, at, fmt.Errorf("%w at byte %d", ErrDamaged, off)
-			}
-			n = blockHeaderSize + int64(b.size)
-			if off+n > total {
-				return off, at, nil
-			}
-			if off+n == total {
-				payload := make([]byte, b.size)
-				if _, err := f.ReadAt(payload, off+blockHeaderSize); err != nil {
-					return 0, at, err
-				}
-				if !intact(h[:], payload) {
-					return 0, at, fmt.Errorf("%w at byte %d", ErrDamaged, off)
-				}
-			}
-			at = b.place
+	for end < total {
+		n, err := step(f, end, total, &at)
+		if err == errCut {
+			break
 		}
-		off += n
+		if err != nil {
+			return 0, at, err
+		}
+		end += n
 	}
-	return off, at, nil
+	return end, at, nil
+}
+
+// errCut: the file ends before the header or block that it has there.
+var errCut = errors.New("cut off")
+
+// step returns how many bytes the header or block has that is at an offset of a file, and
+// sets the place to the block's.
+func step(f *os.File, off, total int64, at *notify.Resume) (int64, error) {
+	h := make([]byte, min(blockHeaderSize, total-off))
+	if _, err := f.ReadAt(h, off); err != nil {
+		return 0, err
+	}
+	if off == 0 || len(h) >= len(magic) && string(h[:len(magic)]) == magic {
+		switch {
+		case len(h) < headerSize && off == 0:
+			return 0, ErrFormat
+		case len(h) < headerSize:
+			return 0, errCut
+		}
+		return headerSize, checkHeader(h)
+	}
+	if len(h) < blockHeaderSize {
+		return 0, errCut
+	}
+	b, ok := parseBlock(h)
+	if !ok {
+		return 0, fmt.Errorf("%w at byte %d", ErrDamaged, off)
+	}
+	n := blockHeaderSize + int64(b.size)
+	if off+n > total {
+		return 0, errCut
+	}
+	if off+n == total {
+		payload := make([]byte, b.size)
+		if _, err := f.ReadAt(payload, off+blockHeaderSize); err != nil {
+			return 0, err
+		}
+		if !intact(h, payload) {
+			return 0, fmt.Errorf("%w at byte %d", ErrDamaged, off)
+		}
+	}
+	*at = b.place
+	return n, nil
 }

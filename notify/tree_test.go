@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
+package notify
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// The structures have the sizes that the commands' numbers have in them.
+func TestTreeLayouts(t *testing.T) {
+	for _, tt := range []struct {
+		cmd  uintptr
+		size uintptr
+	}{
+		{iocStatfsMore, unsafe.Sizeof(statfsMore{})},
+		{iocWalkInodes, unsafe.Sizeof(walkArgs{})},
+		{iocGetReferringEntries, unsafe.Sizeof(referringArgs{})},
+	} {
+		if in := tt.cmd >> 16 & 0x3fff; in != tt.size {
+			t.Errorf("command %#x is for %d bytes, not %d", tt.cmd, in, tt.size)
+		}
+	}
+}
+
+// entry returns a struct scoutfs_ioctl_dirent as the kernel writes it.
+func direntOf(dir uint64, name string) []byte {
+	b := make([]byte, linkBytes)
+	binary.NativeEndian.PutUint64(b, dir)
+	b[28] = byte(len(name))
+	copy(b[29:], name)
+	return b
+}
+
+func FuzzParseLink(f *testing.F) {
+	f.Add(uint64(1), "a\xff\x1b\n", []byte("x"))
+	f.Add(uint64(1<<63), strings.Repeat("n", 255), []byte(nil))
+	f.Fuzz(func(t *testing.T, dir uint64, name string, junk []byte) {
+		b := make([]byte, linkBytes)
+		copy(b, junk)
+		parseLink(b)
+		if len(name) > 255 {
+			return
+		}
+		if got := parseLink(direntOf(dir, name)); got != (Link{dir, name}) {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// A file system that is not mounted has no tree, and one that is closed answers nothing.
+func TestTreeClosed(t *testing.T) {
+	if _, err := OpenTree(Device{0, 1<<20 - 1}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("not mounted: %v", err)
+	}
+	fd, err := openAside(t.TempDir())
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("skipped: opening a mount aside needs CAP_SYS_ADMIN")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := &Tree{fd: fd}
+	// Another file system knows none of the commands.
+	if _, err := tree.Link(1); err == nil || errors.Is(err, ErrUnlinked) {
+		t.Errorf("link: %v", err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Error(err)
+	}
+	_, err1 := tree.Link(1)
+	_, err2 := tree.Seq()
+	_, err3 := tree.Changes(Change{}, make([]Change, 1))
+	for _, err := range []error{err1, err2, err3, tree.Close()} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("closed: %v", err)
+		}
+	}
+}
+
+func TestMountsIn(t *testing.T) {
+	const text = `20 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 20 0:42 / /mnt/a rw - scoutfs /dev/vdb rw
+31 20 0:43 / /mnt/hidden rw - scoutfs /dev/vdc rw
+32 20 0:44 / /mnt/b\040c rw - scoutfs /dev/vdd rw
+33 31 0:45 / /mnt/hidden rw - tmpfs none rw
+34 20 0:42 /sub /mnt/again rw - scoutfs /dev/vdb rw
+`
+	want := []MountPoint{{"/mnt/a", "scoutfs", Device{0, 42}}, {"/mnt/b c", "scoutfs", Device{0, 44}}}
+	if got := mountsIn(text); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
