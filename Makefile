@@ -54,7 +54,7 @@ help: ## list these targets
 		SCOUTFS_SRC=folder 'checkout or bare repository of ScoutFS, with its tags' \
 		VERSION=v1.30 'release of ScoutFS to do it for, all if not set (demo: the newest)' \
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
-		TEST=TestPoll 'guest, test-rpm, test-series: this test only, a regular expression' \
+		TEST=TestPoll 'guest, test-rpm, test-screen, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
 		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside the installed one' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
@@ -118,6 +118,10 @@ test-series: ## apply.sh, the series' tool and what reads patches/ [TEST=regexp]
 test-rpm: ## packages by real dnf, dkms and systemd in a throw-away root [TEST=regexp]
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
 	cd tests && go test -count=1 -v -timeout 80m $(if $(TEST),-run '$(TEST)') ./rpm
+
+.PHONY: test-screen
+test-screen: ## the live screen of top in a terminal [TEST=regexp] [SCREEN=10m]
+	cd tests && SCREEN=$(SCREEN) go test -count=1 -v -timeout 3h $(if $(TEST),-run '$(TEST)') ./screen
 
 .PHONY: test-scoutfs
 test-scoutfs: ## all checks on real ScoutFS: SCOUTFS_SRC=... [VERSIONS="v1.30 v1.33"]

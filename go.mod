@@ -2,4 +2,4 @@ module git.anomalous.dev/alphacentri/scoutfs-notify
 
 go 1.25.0
 
-require golang.org/x/sys v0.43.0
+require golang.org/x/sys v0.46.0

@@ -40,7 +40,7 @@ socket; it can be left out if there is just one. All but stat are for root.
 
 Commands:
   tail     print each access as it happens, or those in a recording
-  top      show which files, processes or users read most
+  top      show who reads most, and what, on a live screen
   record   keep the accesses in a file
   stat     show how the daemon and the kernel's part are doing
   version  print the version
@@ -61,6 +61,9 @@ type environment struct {
 	mountOf func(path string) (notify.MountPoint, error)
 	mounts  func() ([]notify.MountPoint, error) // of ScoutFS
 
+	terminal *os.File // stdout if there can be a live screen, nil if not
+	getenv   func(string) string
+
 	now       func() time.Time
 	sinceBoot func() time.Duration
 
@@ -80,6 +83,8 @@ func systemEnvironment() *environment {
 		progress:  terminalHeight(os.Stderr) > 0,
 		mountOf:   notify.MountOf,
 		mounts:    notify.Mounts,
+		terminal:  liveTerminal(),
+		getenv:    os.Getenv,
 		now:       time.Now,
 		sinceBoot: sinceBoot,
 		patience:  answerTime,
@@ -100,6 +105,15 @@ func terminalHeight(f *os.File) int {
 		return 24 // the terminal does not know
 	}
 	return int(ws.Row)
+}
+
+// liveTerminal returns stdout if it is a terminal that can move its cursor, and keys come
+// from one.
+func liveTerminal() *os.File {
+	if term := os.Getenv("TERM"); term == "" || term == "dumb" || terminalHeight(os.Stdin) == 0 || terminalHeight(os.Stdout) == 0 {
+		return nil
+	}
+	return os.Stdout
 }
 
 // awaitHangup returns when nobody can read what is written to f any more: the

@@ -3,16 +3,17 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
-	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/tally"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -192,36 +193,35 @@ func TestOwnName(t *testing.T) {
 }
 
 // TestTopProcessEnds: the table has the name of a process that ended in the interval,
-// also if another has its number by then, and looks once.
+// also if another has its number by then.
 func TestTopProcessEnds(t *testing.T) {
 	proc := newFakeProc(t)
 	proc.add(20, "cat", time.Minute)
 	proc.add(30, "other", time.Minute)
-	s := &script{now: time.Unix(scriptStart, 0), steps: []step{
-		{recs: []notify.Record{open(1, 20, 0)}},
-		{recs: []notify.Record{open(1, 20, 0), open(2, 30, 0)}, before: func() {
-			proc.end(20)
-			proc.add(20, "reused", -time.Second)
-		}},
-		{},
-	}}
-	var out bytes.Buffer
-	env := &environment{now: func() time.Time { return s.now }, height: func() int { return 0 }, proc: proc.dir, sinceBoot: proc.sinceBoot}
-	top := &top{
-		out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: 9, key: keys["process"], compare: orders["events"],
-		rates: make(map[uint64]*rate), processes: newProcesses(env),
-	}
-	if _, err := top.run(t.Context(), s, time.Second, 1); err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []string{
-		"        20          0 cat                    2.0 ",
-		"        30          0 other                  1.0 ",
-	} {
-		if !strings.Contains(out.String(), "\n"+row) {
-			t.Errorf("there is no row %q in\n%s", row, &out)
+	synctest.Test(t, func(t *testing.T) {
+		defer time.Sleep(2 * time.Hour) // until the script is over
+		var out bytes.Buffer
+		env := &environment{now: time.Now, proc: proc.dir, sinceBoot: proc.sinceBoot}
+		query := tally.Query{By: tally.ByProcess, Order: tally.Events, Rows: 9}
+		top := &top{
+			env: env, names: tallyNames(t.Context(), newLiveNames(env, false)), query: query, interval: time.Second, count: 1, show: textTable(&out, "/mnt", query),
+			events: script(step{nil, []notify.Event{open(1, 20, 0)}, time.Millisecond}, step{func() {
+				proc.end(20)
+				proc.add(20, "reused", -time.Second)
+			}, []notify.Event{open(1, 20, 0), open(2, 30, 0)}, time.Hour}),
 		}
-	}
+		if _, err := top.tables(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range []string{
+			`\n +2\.0 +0\.0 +0\.0 B +20  \S+ +cat\n`,
+			`\n +1\.0 +0\.0 +0\.0 B +30  \S+ +other\n`,
+		} {
+			if !regexp.MustCompile(row).MatchString(out.String()) {
+				t.Errorf("there is no row %q in\n%s", row, &out)
+			}
+		}
+	})
 }
 
 func TestParseStat(t *testing.T) {

@@ -3,203 +3,245 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
 	"iter"
-	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/tally"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// script is a stream of events that move a fake clock.
-type script struct {
-	now   time.Time
-	until time.Time // deadline
-	steps []step
-	rest  []notify.Event // of the first step
-}
-
-// step is some events and the time they take. Without records it waits until the
-// deadline.
+// step is some events and the time until the next step.
 type step struct {
-	takes time.Duration
-	recs  []notify.Record
-	lost  *notify.Lost // before the records, unless nil
-
 	before func() // unless nil, called first
+	events []notify.Event
+	takes  time.Duration
 }
 
-func (s *script) Events(context.Context) iter.Seq2[notify.Event, error] {
+// script is a stream of events and its end.
+func script(steps ...step) iter.Seq2[notify.Event, error] {
 	return func(yield func(notify.Event, error) bool) {
-		for len(s.rest) > 0 || len(s.steps) > 0 {
-			if len(s.rest) == 0 {
-				st := &s.steps[0]
-				if st.before != nil {
-					st.before()
-				}
-				if st.recs == nil {
-					s.steps = s.steps[1:]
-					s.now = s.until
-					yield(nil, os.ErrDeadlineExceeded)
+		for _, st := range steps {
+			if st.before != nil {
+				st.before()
+			}
+			for _, ev := range st.events {
+				if !yield(ev, nil) {
 					return
 				}
-				if st.lost != nil {
-					s.rest = append(s.rest, st.lost)
-				}
-				s.rest = append(s.rest, records(st.recs...)...)
 			}
-			ev := s.rest[0]
-			if s.rest = s.rest[1:]; len(s.rest) == 0 {
-				s.now = s.now.Add(s.steps[0].takes)
-				s.steps = s.steps[1:]
-			}
-			if !yield(ev, nil) {
-				return
-			}
+			time.Sleep(st.takes)
 		}
 		yield(&notify.End{Reason: notify.EndUnmounted}, nil)
 	}
 }
 
-func (s *script) SetReadDeadline(t time.Time) error {
-	s.until = t
-	return nil
+// scriptStart is the time in seconds at which synctest's clock starts.
+const scriptStart = 946684800
+
+func open(ino uint64, pid, uid uint32) *notify.Record {
+	return &notify.Record{Type: notify.TypeOpen, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid}
 }
 
-// A record is as old as the script.
-const scriptStart = 1700000000
-
-func open(ino uint64, pid, uid uint32) notify.Record {
-	return notify.Record{Type: notify.TypeOpen, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid}
+func read(ino uint64, pid, uid uint32, length uint64) *notify.Record {
+	return &notify.Record{Type: notify.TypeRead, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid, Length: length}
 }
 
-func read(ino uint64, pid, uid uint32, length uint64) notify.Record {
-	return notify.Record{Type: notify.TypeRead, TimeNS: scriptStart * 1e9, Ino: ino, PID: pid, UID: uid, Length: length}
+// someNames know a few.
+var someNames = tally.Names{
+	Path:    func(ino uint64) string { return map[uint64]string{200: "in/a\nfile", 300: "in/b\xff"}[ino] },
+	User:    func(uid uint32) string { return map[uint32]string{0: "root"}[uid] },
+	Command: func(r *notify.Record) string { return map[uint32]string{20: "evil\x1b[2J"}[r.PID] },
 }
 
 func TestTop(t *testing.T) {
-	proc := newFakeProc(t)
-	proc.add(20, "evil\x1b[2J, too long", time.Minute)
-	first := []notify.Record{
+	first := []notify.Event{
 		open(100, 10, 1000), read(100, 10, 1000, 1<<20), read(100, 10, 1000, 1<<20),
 		open(200, 20, 0), open(200, 20, 0), open(200, 20, 0), open(200, 20, 0), read(200, 20, 0, 100),
-		{Type: 77, Ino: 300, PID: 10, UID: 1000},
+		&notify.Record{Type: 77, Ino: 400, PID: 10, UID: 1000},
 	}
 	for _, tt := range []struct {
-		name   string
-		by     string
-		sort   string
-		rows   int
-		height int
-		count  uint64
-		steps  []step
-		want   string
-		end    bool // of the stream
+		name  string
+		query tally.Query
+		count uint64
+		steps []step
+		want  string
+		end   bool // of the stream
 	}{
-		{"inode", "inode", "bytes", 20, 0, 0, []step{{takes: time.Second, recs: first}, {}, {takes: time.Second, recs: []notify.Record{open(100, 1, 1)}, lost: &notify.Lost{Count: 7, Cause: notify.LostQueue}}},
-			`22:13:22  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
-lost nothing, 3 shown of 3
-               INODE    OPENS/S    READS/S      BYTES/S
-                 100        0.5        1.0      1.0 MiB
-                 200        2.0        0.5       50.0 B
-                 300        0.0        0.0        0.0 B
-
-22:13:23  /mnt  1.0 opens/s  0.0 reads/s  0.0 B/s
-lost 7 records (queue), 1 shown of 1
-               INODE    OPENS/S    READS/S      BYTES/S
-                 100        1.0        0.0        0.0 B
-`, true},
-		{"process", "process", "events", 20, 0, 1, []step{{takes: 2 * time.Second, recs: first}, {}},
-			`22:13:22  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
+		{"file", tally.Query{Rows: 20}, 0, []step{{nil, first, 2500 * time.Millisecond}, {nil, []notify.Event{&notify.Lost{Count: 7, Cause: notify.LostQueue}, open(100, 1, 1)}, 500 * time.Millisecond}},
+			`00:00:02  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
 lost nothing, 2 shown of 2
-       PID        UID COMMAND            OPENS/S    READS/S      BYTES/S
-        20          0 evil\x1b[2J, to        2.0        0.5       50.0 B
-        10       1000 -                      0.5        1.0      1.0 MiB
+   OPENS/S    READS/S      BYTES/S  FILE
+       0.5        1.0      1.0 MiB  inode 100
+       2.0        0.5       50.0 B  in/a\x0afile
+
+00:00:03  /mnt  1.0 opens/s  0.0 reads/s  0.0 B/s
+lost 7 records (queue), 1 shown of 1
+   OPENS/S    READS/S      BYTES/S  FILE
+       1.0        0.0        0.0 B  inode 100
+`, true},
+		{"process", tally.Query{By: tally.ByProcess, Order: tally.Events, Rows: 20}, 1, []step{{nil, first, time.Hour}},
+			`00:00:02  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
+lost nothing, 2 shown of 2
+   OPENS/S    READS/S      BYTES/S         PID  USER        COMMAND
+       2.0        0.5       50.0 B          20  root        evil\x1b[2J
+       0.5        1.0      1.0 MiB          10  1000        -
 `, false},
-		{"user, one row", "user", "bytes", 1, 0, 1, []step{{takes: 4 * time.Second, recs: first}},
-			`22:13:24  /mnt  1.2 opens/s  0.8 reads/s  512.0 KiB/s
+		{"user, one row", tally.Query{By: tally.ByUser, Rows: 1}, 1, []step{{nil, first, time.Hour}},
+			`00:00:02  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
 lost nothing, 1 shown of 2
-       UID    OPENS/S    READS/S      BYTES/S
-      1000        0.2        0.5    512.0 KiB
+   OPENS/S    READS/S      BYTES/S         UID  USER
+       0.5        1.0      1.0 MiB        1000  -
 `, false},
-		{"terminal", "user", "events", 20, 6, 1, []step{{takes: 2 * time.Second, recs: first}},
-			"\x1b[H22:13:22  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s\x1b[K\n" +
-				"lost nothing, 1 shown of 2\x1b[K\n" +
-				"       UID    OPENS/S    READS/S      BYTES/S\x1b[K\n" +
-				"         0        2.0        0.5       50.0 B\x1b[K\n\x1b[J", false},
-		{"idle", "inode", "bytes", 20, 0, 1, []step{{}},
-			`22:13:22  /mnt  0.0 opens/s  0.0 reads/s  0.0 B/s
+		{"command", tally.Query{By: tally.ByCommand, Order: tally.Opens, Rows: 1}, 1, []step{{nil, first, time.Hour}},
+			`00:00:02  /mnt  2.5 opens/s  1.5 reads/s  1.0 MiB/s
+lost nothing, 1 shown of 2
+   OPENS/S    READS/S      BYTES/S  COMMAND
+       2.0        0.5       50.0 B  evil\x1b[2J
+`, false},
+		{"directory in all", tally.Query{By: tally.ByDirectory, Total: true, Rows: 9}, 2, []step{{nil, first, 3 * time.Second}, {nil, []notify.Event{read(300, 1, 1, 50)}, time.Hour}},
+			`00:00:02  /mnt  5 opens  3 reads  2.0 MiB in 2s
+lost nothing, 2 shown of 2
+     OPENS      READS        BYTES  DIRECTORY
+         1          2      2.0 MiB  not known
+         4          1      100.0 B  in
+
+00:00:04  /mnt  5 opens  4 reads  2.0 MiB in 4s
+lost nothing, 2 shown of 2
+     OPENS      READS        BYTES  DIRECTORY
+         1          2      2.0 MiB  not known
+         4          2      150.0 B  in
+`, false},
+		{"idle", tally.Query{Rows: 20}, 1, []step{{nil, nil, time.Hour}},
+			`00:00:02  /mnt  0.0 opens/s  0.0 reads/s  0.0 B/s
 lost nothing, 0 shown of 0
-               INODE    OPENS/S    READS/S      BYTES/S
+   OPENS/S    READS/S      BYTES/S  FILE
 `, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &script{now: time.Unix(scriptStart, 0), steps: tt.steps}
+			synctest.Test(t, func(t *testing.T) {
+				defer time.Sleep(2 * time.Hour) // until the script is over
+				var out bytes.Buffer
+				top := &top{
+					env: &environment{now: time.Now}, events: script(tt.steps...), names: someNames, mount: "/mnt",
+					query: tt.query, interval: 2 * time.Second, count: tt.count, show: textTable(&out, "/mnt", tt.query),
+				}
+				if end, err := top.tables(t.Context()); err != nil || (end != nil) != tt.end {
+					t.Errorf("got end %v, error %v", end, err)
+				}
+				if out.String() != tt.want {
+					t.Errorf("got\n%s\nwant\n%s", &out, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// -json says the same, with names as they are.
+func TestTopJSON(t *testing.T) {
+	events := []notify.Event{
+		read(200, 20, 0, 100), open(300, 10, 1000), read(300, 10, 1000, 7), open(100, 10, 1000),
+		&notify.Lost{Count: 3, Cause: notify.LostKernel},
+	}
+	const start = `{"time":"2000-01-01T00:00:02Z","seconds":2,"by":"%","sum":{"opens":2,"reads":2,"bytes":107},` +
+		`"lost":{"count":3,"at_most":false,"unknown":false,"cause":"kernel"},"found":#,"rows":[`
+	const end = `],"rest":{"opens":0,"reads":0,"bytes":0}}` + "\n"
+	for _, tt := range []struct {
+		by    tally.By
+		found string
+		rows  string
+	}{
+		{tally.ByFile, "3", `{"ino":200,"path":"in/a\nfile","opens":0,"reads":1,"bytes":100},` +
+			`{"ino":300,"path":"in/b\ufffd","path_b64":"aW4vYv8=","opens":1,"reads":1,"bytes":7},{"ino":100,"opens":1,"reads":0,"bytes":0}`},
+		{tally.ByDirectory, "2", `{"path":"in","opens":1,"reads":2,"bytes":107},{"opens":1,"reads":0,"bytes":0}`},
+		{tally.ByUser, "2", `{"uid":0,"user":"root","opens":0,"reads":1,"bytes":100},{"uid":1000,"opens":2,"reads":1,"bytes":7}`},
+		{tally.ByProcess, "2", `{"pid":20,"uid":0,"user":"root","comm":"evil\u001b[2J","opens":0,"reads":1,"bytes":100},{"pid":10,"uid":1000,"opens":2,"reads":1,"bytes":7}`},
+		{tally.ByCommand, "2", `{"comm":"evil\u001b[2J","opens":0,"reads":1,"bytes":100},{"opens":2,"reads":1,"bytes":7}`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			defer time.Sleep(2 * time.Hour) // until the script is over
 			var out bytes.Buffer
-			env := &environment{now: func() time.Time { return s.now }, height: func() int { return tt.height }, proc: proc.dir, sinceBoot: proc.sinceBoot}
-			top := &top{out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: tt.rows, key: keys[tt.by], compare: orders[tt.sort], rates: make(map[uint64]*rate)}
-			if tt.by == "process" {
-				top.processes = newProcesses(env)
+			query := tally.Query{By: tt.by, Rows: 9}
+			top := &top{
+				env: &environment{now: time.Now}, events: script(step{nil, events, time.Hour}), names: someNames,
+				query: query, interval: 2 * time.Second, count: 1, show: jsonTable(&out, query),
 			}
-			if end, err := top.run(t.Context(), s, 2*time.Second, tt.count); err != nil || (end != nil) != tt.end {
-				t.Errorf("got end %v, error %v", end, err)
+			if _, err := top.tables(t.Context()); err != nil {
+				t.Error(err)
 			}
-			if out.String() != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", &out, tt.want)
+			want := strings.NewReplacer("%", tt.by.String(), "#", tt.found).Replace(start) + tt.rows + end
+			if out.String() != want || !json.Valid(out.Bytes()) {
+				t.Errorf("got\n%s\nwant\n%s", &out, want)
 			}
 		})
 	}
 }
 
-// TestTopRest: accesses that exceed the table are summed up.
-func TestTopRest(t *testing.T) {
-	var recs []notify.Record
-	for i := range uint64(maxRows + 10) {
-		recs = append(recs, read(i, 1, 1, 1000))
+// Of a recording there is the sum of all, or a table for each interval of its own time in
+// which something happened.
+func TestTopRecorded(t *testing.T) {
+	at := func(after time.Duration, rec *notify.Record) *notify.Record {
+		rec.TimeNS = uint64(time.Unix(scriptStart, 0).Add(after).UnixNano())
+		return rec
 	}
-	s := &script{now: time.Unix(scriptStart, 0), steps: []step{{takes: time.Second, recs: recs}}}
-	var out bytes.Buffer
-	env := &environment{now: func() time.Time { return s.now }, height: func() int { return 0 }}
-	top := &top{out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: 1, key: keys["inode"], compare: orders["bytes"], rates: make(map[uint64]*rate)}
-	if _, err := top.run(t.Context(), s, time.Second, 1); err != nil {
-		t.Fatal(err)
+	events := []notify.Event{
+		&notify.Hello{}, at(0, read(1, 1, 1, 100)), at(time.Second, read(1, 1, 1, 100)), at(500*time.Millisecond, read(1, 1, 1, 100)), // the clock was set back
+		at(2*time.Second, read(2, 1, 1, 50)), &notify.Lost{Count: 3, Cause: notify.LostQueue, Time: time.Unix(scriptStart+3, 0)}, &notify.End{},
+		&notify.Hello{}, at(time.Hour, read(2, 1, 1, 50)), &notify.Waiting{},
 	}
-	if !strings.HasSuffix(out.String(), "\nand more: 0.0 opens/s  10.0 reads/s  9.8 KiB/s\n") {
-		t.Errorf("got\n%s", &out)
-	}
-}
-
-// TestTopLosses: all losses of an interval are in its header, those without a record
-// too.
-func TestTopLosses(t *testing.T) {
-	s := &script{now: time.Unix(scriptStart, 0), steps: []step{
-		{recs: []notify.Record{}, lost: &notify.Lost{Count: 7, Cause: notify.LostQueue}},
-		{recs: []notify.Record{}, lost: &notify.Lost{Count: 3, Cause: notify.LostKernel, AtMost: true}},
-		{},
-		{recs: []notify.Record{}, lost: &notify.Lost{Unknown: true, Cause: notify.LostAway}},
-		{}, {},
-	}}
-	var out bytes.Buffer
-	env := &environment{now: func() time.Time { return s.now }, height: func() int { return 0 }}
-	top := &top{out: bufio.NewWriter(&out), env: env, mount: "/mnt", rows: 1, key: keys["inode"], compare: orders["bytes"], rates: make(map[uint64]*rate)}
-	if _, err := top.run(t.Context(), s, time.Second, 3); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for line := range strings.Lines(out.String()) {
-		if before, _, ok := strings.Cut(line, ", 0 shown"); ok {
-			got = append(got, before)
-		}
-	}
-	want := []string{"lost at most 10 records (kernel+queue)", "may have lost any number of records (away)", "lost nothing"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	failed := errors.New("cut off")
+	for _, tt := range []struct {
+		name   string
+		series bool
+		count  uint64
+		fails  error
+		want   []string
+	}{
+		{"all", false, 0, nil, []string{"01:00:00 0 opens  5 reads  400.0 B in 1h0m0s; lost 3 records (queue), 2 shown of 2"}},
+		{"all up to an error", false, 0, failed, []string{"01:00:00 0 opens  5 reads  400.0 B in 1h0m0s; lost 3 records (queue), 2 shown of 2"}},
+		{"series", true, 0, nil, []string{
+			"00:00:02 0.0 opens/s  1.5 reads/s  150.0 B/s; lost nothing, 1 shown of 1",
+			"00:00:04 0.0 opens/s  0.5 reads/s  25.0 B/s; lost 3 records (queue), 1 shown of 1",
+			"01:00:02 0.0 opens/s  0.5 reads/s  25.0 B/s; lost nothing, 1 shown of 1",
+		}},
+		{"the first of it", true, 1, nil, []string{"00:00:02 0.0 opens/s  1.5 reads/s  150.0 B/s; lost nothing, 1 shown of 1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			query := tally.Query{Rows: 9, Total: !tt.series}
+			top := &top{
+				query: query, interval: 2 * time.Second, count: tt.count, show: textTable(&out, "x", query),
+				events: func(yield func(notify.Event, error) bool) {
+					for _, ev := range events {
+						if !yield(ev, nil) {
+							return
+						}
+					}
+					if tt.fails != nil {
+						yield(nil, tt.fails)
+					}
+				},
+			}
+			if err := top.recorded(t.Context(), tt.series); err != tt.fails {
+				t.Errorf("error %v", err)
+			}
+			var got []string
+			for table := range strings.SplitSeq(out.String(), "\n\n") {
+				lines := strings.Split(table, "\n")
+				got = append(got, strings.Replace(lines[0], "  x  ", " ", 1)+"; "+lines[1])
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+		})
 	}
 }
 
@@ -221,8 +263,8 @@ func TestTopCommand(t *testing.T) {
 				c.say(&sampleRecords[0])
 				c.say(tt.end...)
 			})
-			status, stdout, stderr := runCommand("top", "-n", "1", "-interval", "10s", "-type", "read", "-not-uid", "3", socket)
-			if status != tt.status || !strings.Contains(stderr, tt.stderr) || !strings.Contains(stdout, "\n                  42 ") {
+			status, stdout, stderr := runCommand("top", "-once", "-interval", "10s", "-type", "read", "-not-uid", "3", socket)
+			if status != tt.status || !strings.Contains(stderr, tt.stderr) || !strings.Contains(stdout, "  inode 42\n") {
 				t.Errorf("exit status %d, output\n%s\n%s", status, stdout, stderr)
 			}
 			if f := req.Filter; !slices.Equal(f.Types, []notify.Type{notify.TypeRead}) || !slices.Equal(f.UIDs, []uint32{3}) || !f.SkipUIDs {
@@ -243,8 +285,24 @@ func TestTopInterrupt(t *testing.T) {
 	defer close(release)
 	env := systemEnvironment()
 	var errs bytes.Buffer
-	env.stdout, env.stderr = io.Discard, &errs
+	env.stdout, env.stderr, env.terminal = io.Discard, &errs, nil
 	if status := run(ctx, env, []string{"top", "-interval", "1h", socket}); status != 0 || errs.Len() > 0 {
 		t.Errorf("exit status %d, %s", status, &errs)
+	}
+}
+
+func TestUTF8Locale(t *testing.T) {
+	for _, tt := range []struct {
+		vars map[string]string
+		want bool
+	}{
+		{nil, false},
+		{map[string]string{"LANG": "C.UTF-8"}, true},
+		{map[string]string{"LANG": "de_DE.utf8", "LC_ALL": "C"}, false},
+		{map[string]string{"LANG": "C", "LC_CTYPE": "C.UTF-8"}, true},
+	} {
+		if got := utf8Locale(func(name string) string { return tt.vars[name] }); got != tt.want {
+			t.Errorf("%v: %v", tt.vars, got)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -99,7 +100,7 @@ func TestTopProcess(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("top: %v", err)
 	}
-	if row := fmt.Sprintf("\n%10d %10d exe  ", reader.Process.Pid, 0); !strings.Contains(out.String(), row) {
+	if row := fmt.Sprintf(`(?m) %d  \S+ +exe$`, reader.Process.Pid); !regexp.MustCompile(row).MatchString(out.String()) {
 		t.Errorf("there is no row %q in\n%s", row, out.String())
 	}
 }
