@@ -73,6 +73,10 @@ type environment struct {
 	runDir string // of the daemons
 	sysfs  string // of ScoutFS's mounts
 	proc   string
+
+	modules string                                                                      // loaded ones, in sysfs
+	kernels string                                                                      // installed ones
+	modinfo func(ctx context.Context, kernel string) (file, describe string, err error) // of the module that it would load
 }
 
 func systemEnvironment() *environment {
@@ -92,6 +96,9 @@ func systemEnvironment() *environment {
 		runDir:    notify.RunDir,
 		sysfs:     "/sys/fs/scoutfs",
 		proc:      "/proc",
+		modules:   "/sys/module",
+		kernels:   "/lib/modules",
+		modinfo:   modinfo,
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 )
 
 const statAbout = `Asks the daemon whether it serves the file system, and shows its clients, what they
-lost, and the counters of the kernel's part. The daemon's figures are as old as its
+lost, the counters of the kernel's part, and which module is loaded and which the next
+boot loads. The daemon's figures are as old as its
 -interval at most, 1s by default. Any user can run it, but only root can ask: others
 see what the daemon wrote last.
 `
@@ -40,6 +41,9 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	st, err := gather(ctx, env, mount)
+	if err == nil {
+		st.Module, err = readModules(ctx, env)
+	}
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: run this as a user who may open it, such as root", err)
@@ -68,6 +72,7 @@ type status struct {
 	Running *bool           `json:"running"` // a daemon serves the file system; nil if the caller may not ask
 	Daemon  *notify.State   `json:"daemon"`  // nil if none runs, or has written it
 	Kernel  *kernelCounters `json:"kernel"`  // nil if the module has no notify support
+	Module  *modules        `json:"module"`
 
 	hello  *notify.Hello // the daemon's answer
 	silent bool          // somebody listens, but does not answer
@@ -259,6 +264,10 @@ func (st *status) print(env *environment, mount string) error {
 		item("kernel", "no notify counters: the module has no notify support, or the file system is not mounted")
 	} else {
 		item("kernel", "%d emitted, %d dropped, since the mount; readers so far: %d", k.Emitted, k.DroppedRingFull, k.ReaderAttached)
+	}
+	if m := st.Module; m != nil {
+		item("module", "%s", m.loaded())
+		item("next boot", "%s", m.nextBoot())
 	}
 	if st.Daemon != nil {
 		printClients(w, st.Daemon.Clients)

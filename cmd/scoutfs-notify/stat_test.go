@@ -44,6 +44,7 @@ func newStatWorld(t *testing.T) *statWorld {
 			return notify.StatfsContext(ctx, dir)
 		},
 		runDir: filepath.Join(root, "run"), sysfs: filepath.Join(root, "sys"), proc: "/proc",
+		modules: filepath.Join(root, "module"), kernels: filepath.Join(root, "kernels"),
 	}
 	w.socket = filepath.Join(w.env.runDir, statMount.FSID.String(), notify.SocketName)
 	mkdir(t, w.mount)
@@ -135,8 +136,9 @@ queues       67108864 bytes in all at most; cut short for that: 3
 clients      2 of 64; 5 accepted so far
 refused      1 too many, 3 not root, 4 for want of resources, 2 for breaking the protocol
 `
-	statKernel  = "kernel       1000 emitted, 17 dropped, since the mount; readers so far: 1\n"
-	statNone    = "kernel       no notify counters: the module has no notify support, or the file system is not mounted\n"
+	statKernel  = "kernel       1000 emitted, 17 dropped, since the mount; readers so far: 1\n" + statModule
+	statNone    = "kernel       no notify counters: the module has no notify support, or the file system is not mounted\n" + statModule
+	statModule  = "module       none\nnext boot    not known: there is no kernel here\n"
 	statClients = `
   CLIENT        PID  SINCE               PROTOCOL PER PACKET FILTER           SENT           LOST
        1       4242  2023-11-14 22:13:20        2       1024 yes              1000              0
@@ -174,7 +176,7 @@ func TestStat(t *testing.T) {
 		}, false, 0, "true", statSystem + "daemon       running since 2023-11-14 22:13:20, but has written no state: LOG\n" + statKernel},
 		{"not running", func(t *testing.T, w *statWorld) {
 			w.counters(t, "f.012345.r.fedcba", statMount, 0, 0, 0)
-		}, false, 1, "false", statSystem + "daemon       not running: HINT\nkernel       0 emitted, 0 dropped, since the mount; readers so far: 0\n"},
+		}, false, 1, "false", statSystem + "daemon       not running: HINT\nkernel       0 emitted, 0 dropped, since the mount; readers so far: 0\n" + statModule},
 		{"killed, no notify support", func(t *testing.T, w *statWorld) {
 			w.daemonState(t, nil)
 			staleSocket(t, w.socket)
@@ -341,7 +343,11 @@ func TestStatJSON(t *testing.T) {
   "device": "0:42",
   "running": false,
   "daemon": null,
-  "kernel": null
+  "kernel": null,
+  "module": {
+    "loaded": "",
+    "kernels": []
+  }
 }
 `
 	if w.out.String() != want {

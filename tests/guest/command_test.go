@@ -28,6 +28,7 @@ func TestStat(t *testing.T) {
 			Emitted        uint64
 			ReaderAttached uint64 `json:"reader_attached"`
 		}
+		Module struct{ Loaded string }
 	}
 	get := func(want int) stat {
 		t.Helper()
@@ -49,6 +50,9 @@ func TestStat(t *testing.T) {
 	s := get(0)
 	if !s.Running || s.Daemon == nil || s.Daemon.Records != 3 || s.Kernel.Emitted != 3 || s.Kernel.ReaderAttached != 1 {
 		t.Errorf("after three opens: %+v", s)
+	}
+	if s.Module.Loaded == "" {
+		t.Error("the loaded module is not known")
 	}
 	stdout, stderr, status := run(t, Command, "stat", f.dir)
 	t.Logf("%s%s", stdout, stderr)
