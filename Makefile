@@ -56,7 +56,7 @@ help: ## list these targets
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
 		TEST=TestPoll 'guest, test-rpm, test-screen, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
-		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside the installed one' \
+		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside those of Debian' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
 		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
 		DEPS=skip 'leave out the check for Debian packages'

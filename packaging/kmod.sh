@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The scriptlets of the module's package. Each scriptlet is this whole file, with these
-# variables set above it and one of the functions called below it:
+# The scriptlets of the module's package, and what it runs when a machine boots, before
+# DKMS. Each is this whole file, with these variables set above it and one of the functions
+# called below it:
 #
 #   name         the package
 #   scoutfs      version of ScoutFS, X.YY
@@ -60,6 +61,10 @@ field() { modinfo -k "$1" -F "$2" scoutfs 2>/dev/null; }
 
 # works says whether kernel $1 has a module that can be read, whoever made it.
 works() { [ -n "$(field "$1" vermagic)" ]; }
+
+# describes says whether file $1 is this package's module, and all of it: a truncated one
+# says nothing about itself.
+describes() { [ "$(modinfo -F git_describe "$1" 2>/dev/null)" = "$describe" ]; }
 
 # What depmod warns about is not of this package. Its result is looked at.
 index() { [ ! -d "/lib/modules/$1/kernel" ] || depmod "$1" 2>/dev/null || :; }
@@ -277,8 +282,13 @@ build_all() {
 			[ -z "$out" ] || echo "$out"
 			out=
 			say "ERROR: KERNEL $kernel DOES NOT FIND THE MODULE THAT WAS BUILT FOR IT: $(modinfo -k "$kernel" scoutfs 2>&1 | grep -E '^(filename|git_describe)|ERROR' | paste -sd' ' -)"
-			more "Is /lib/modules full, or is there another module of that name? Try again with:"
-			more "dkms install $module/$version -k $kernel --force"
+			if works "$kernel"; then
+				more "Another module of that name comes first in the order of depmod.d(5)."
+				more "Whose is it: rpm -qf FILE. Without it: depmod $kernel"
+			else
+				more "Is /lib/modules full? Try again with:"
+				more "dkms install $module/$version -k $kernel --force"
+			fi
 		} >&2
 		unlink_module "$kernel"
 	done
@@ -298,6 +308,8 @@ build() {
 	# dkms deletes it before each kernel's build and after a successful one.
 	log=$tree/$version/build/make.log
 	rm -f "$log"
+	# With the rest of a build that was cut, it builds none. Another is made anyway.
+	rm -rf "${tree:?}/$version/$1"
 	out=$(dkms build -m $module -v "$version" -k "$1" --force 2>&1) || status=$?
 	case $status in
 	0) built="$built $1" ;;
@@ -329,7 +341,7 @@ build() {
 # its next autoinstall tries again.
 unlink_module() {
 	for file in "/lib/modules/$1"/extra/scoutfs.ko*; do
-		[ -z "$(modinfo -F vermagic "$file" 2>/dev/null)" ] || return
+		[ -z "$(modinfo -F vermagic "$file" 2>/dev/null)" ] || return 0
 		rm -f "$file"
 	done
 	for link in "$tree/kernel-$1"-*; do
@@ -339,28 +351,56 @@ unlink_module() {
 	done
 }
 
+# restore gives kernel $1 back the module that it had, if no other has taken its place.
+# It fails while the kernel has that one, whose file is $restored.
+restore() {
+	dir=/lib/modules/$1
+	for file in "$dir/$saved"*; do
+		[ -f "$file" ] || continue
+		suffix=${file##*/"$saved"}
+		if ! works "$1"; then
+			mkdir -p "$dir/$former"
+			restored=$dir/$former/scoutfs${suffix%\~}
+			ln -f "$file" "$restored" || mv "$file" "$restored"
+			index "$1"
+		elif [ ! -d "$dir/$former" ]; then
+			rm -f "$file"
+		fi
+	done
+	for restored in "$dir/$former"/scoutfs.ko*; do
+		[ ! -f "$restored" ] || return 1
+	done
+	return 0
+}
+
+# heal makes good for kernel $1, before dkms looks at it, what a loss of power left: dkms
+# takes the rest of a build for a module, and a link of its own for an installed one.
+heal() {
+	# rpm may not have unpacked all of it before post.
+	if registered; then
+		for file in "$tree/$version/$1"/*/module/scoutfs.ko*; do
+			describes "$file" || rm -rf "${tree:?}/$version/$1"
+		done
+		for file in "/lib/modules/$1"/extra/scoutfs.ko*; do
+			describes "$file" || unlink_module "$1"
+		done
+	fi
+	works "$1" || index "$1"
+	restore "$1" || say "kernel $1 keeps the module that it had until there is another"
+}
+
 # report puts back what no module has taken the place of, and says what is missing.
 report() {
 	running=$(uname -r)
 	all=$(kernels)
 	some=
 	for kernel in $all; do
-		dir=/lib/modules/$kernel
 		works "$kernel" || index "$kernel"
-		for file in "$dir/$saved"*; do
-			[ -f "$file" ] || continue
-			if works "$kernel"; then
-				[ -d "$dir/$former" ] || rm -f "$file"
-				continue
-			fi
-			mkdir -p "$dir/$former"
-			suffix=${file##*/"$saved"}
-			ln -f "$file" "$dir/$former/scoutfs${suffix%\~}" || mv "$file" "$dir/$former/scoutfs${suffix%\~}"
-			index "$kernel"
+		restore "$kernel" || {
 			rc=1
-			say "ERROR: KERNEL $kernel KEEPS THE MODULE THAT IT HAD, $(modinfo -F git_describe "$dir/$former/scoutfs${suffix%\~}"): none could be built, see above" >&2
+			say "ERROR: KERNEL $kernel KEEPS THE MODULE THAT IT HAD, $(modinfo -F git_describe "$restored"): $describe was not built, see above" >&2
 			works "$kernel" || more "It cannot load it: make room in /lib/modules, then: depmod $kernel" >&2
-		done
+		}
 		if works "$kernel"; then
 			some=yes
 		elif [ "$kernel" = "$running" ]; then

@@ -83,6 +83,7 @@ func (p *project) srpm(ctx context.Context, s release, dir string) (string, erro
 	}
 	files := append([]string{
 		p.file("dkms", "dkms.conf"), p.file("dkms", "stage.sh"), s.kernels, p.file("LICENSES", "GPL-2.0-only.txt"),
+		p.file("packaging", "kmod.sh"), p.file("packaging", "dkms.service.conf"),
 	}, s.Paths()...)
 	for _, f := range files {
 		if err := copyFile(filepath.Join(sources, filepath.Base(f)), f); err != nil {

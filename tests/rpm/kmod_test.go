@@ -338,82 +338,86 @@ func hideKernel(m *machine, kernel string) func() {
 
 func TestKmodLaterKernel(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	ks := kernels(m)
-	bringBack := hideKernel(m, ks[1])
-	dnf(m, first, "install", kmod91)
-	check(m, kmod91, first, ks[0])
+	eachDkms(t, func(t *testing.T, m *machine) {
+		ks := kernels(m)
+		bringBack := hideKernel(m, ks[1])
+		dnf(m, first, "install", kmod91)
+		check(m, kmod91, first, ks[0])
 
-	bringBack()
-	m.run("dkms", "autoinstall", "-k", ks[1])
-	check(m, kmod91, first, ks...)
-	dnf(m, first, "remove", kmod91)
-	check(m, "", 0)
+		bringBack()
+		m.run("dkms", "autoinstall", "-k", ks[1])
+		check(m, kmod91, first, ks...)
+		dnf(m, first, "remove", kmod91)
+		check(m, "", 0)
+	})
 }
 
 func TestKmodNoHeaders(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	ks := kernels(m)
-	for _, k := range ks {
-		m.sh("mv /lib/modules/" + k + "/build /root/build-" + k)
-	}
-	out := dnf(m, first, "install", kmod91)
-	for _, k := range ks {
-		contains(t, out, "no headers for kernel "+k, "dkms autoinstall -k "+k)
-	}
-	contains(t, out, "ERROR: NO KERNEL HAS A SCOUTFS MODULE", "scriptlet failed")
-	check(m, kmod91, first)
+	eachDkms(t, func(t *testing.T, m *machine) {
+		ks := kernels(m)
+		for _, k := range ks {
+			m.sh("mv /lib/modules/" + k + "/build /root/build-" + k)
+		}
+		out := dnf(m, first, "install", kmod91)
+		for _, k := range ks {
+			contains(t, out, "no headers for kernel "+k, "dkms autoinstall -k "+k)
+		}
+		contains(t, out, "ERROR: NO KERNEL HAS A SCOUTFS MODULE", "scriptlet failed")
+		check(m, kmod91, first)
 
-	// The headers are installed, and the machine boots.
-	for _, k := range ks {
-		m.sh("mv /root/build-" + k + " /lib/modules/" + k + "/build")
-		m.run("dkms", "autoinstall", "-k", k)
-	}
-	check(m, kmod91, first, ks...)
+		// The headers are installed, and the machine boots.
+		for _, k := range ks {
+			m.sh("mv /root/build-" + k + " /lib/modules/" + k + "/build")
+			m.run("dkms", "autoinstall", "-k", k)
+		}
+		check(m, kmod91, first, ks...)
+	})
 }
 
 // A kernel that ScoutFS does not support is skipped. That is not a failure.
 func TestKmodOtherKernel(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	ks := kernels(m)
-	bringBack := hideKernel(m, ks[1])
-	m.sh("cp -a /lib/modules/" + ks[0] + " /lib/modules/7.0.0-1.el11.x86_64")
-	out := dnf(m, first, "install", kmod91)
-	contains(t, out, "ScoutFS 9.1 does not support kernel 7.0.0-1.el11.x86_64")
-	if strings.Contains(out, "scriptlet failed") {
-		t.Errorf("a scriptlet failed:\n%s", out)
-	}
-	check(m, kmod91, first, ks[0])
-	bringBack()
+	eachDkms(t, func(t *testing.T, m *machine) {
+		ks := kernels(m)
+		bringBack := hideKernel(m, ks[1])
+		m.sh("cp -a /lib/modules/" + ks[0] + " /lib/modules/7.0.0-1.el11.x86_64")
+		out := dnf(m, first, "install", kmod91)
+		contains(t, out, "ScoutFS 9.1 does not support kernel 7.0.0-1.el11.x86_64")
+		if strings.Contains(out, "scriptlet failed") {
+			t.Errorf("a scriptlet failed:\n%s", out)
+		}
+		check(m, kmod91, first, ks[0])
+		bringBack()
+	})
 }
 
 // A failure for one kernel is reported loudly, and the compiler's output is kept,
 // although dkms deletes it when it builds for the next kernel, which succeeds.
 func TestKmodCompileFailure(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	ks := kernels(m)
-	log := "/var/log/scoutfs-notify-9.1.3-" + ks[0] + ".log"
-	out, _ := tryDnf(m, broken, "install", kmod91)
-	contains(t, out, "ERROR: THE MODULE WAS NOT BUILT FOR KERNEL "+ks[0], "Compiler output: "+log, "scriptlet failed",
-		kmod91+": module built and installed for kernel "+ks[1])
-	if strings.Contains(out, "/build/make.log") {
-		t.Errorf("the output names a file that dkms deletes:\n%s", out)
-	}
-	contains(t, m.run("cat", log), "for kernel "+ks[0], "broken on purpose")
-	equal(t, "kept logs", keptLogs(m), []string{log})
-	equal(t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), []string{"/lib/modules/" + ks[1] + "/extra/scoutfs.ko"})
-	equal(t, "rpm -V", lines(m.sh("rpm -V "+kmod91)), nil)
+	eachDkms(t, func(t *testing.T, m *machine) {
+		ks := kernels(m)
+		log := "/var/log/scoutfs-notify-9.1.3-" + ks[0] + ".log"
+		out, _ := tryDnf(m, broken, "install", kmod91)
+		contains(t, out, "ERROR: THE MODULE WAS NOT BUILT FOR KERNEL "+ks[0], "Compiler output: "+log, "scriptlet failed",
+			kmod91+": module built and installed for kernel "+ks[1])
+		if strings.Contains(out, "/build/make.log") {
+			t.Errorf("the output names a file that dkms deletes:\n%s", out)
+		}
+		contains(t, m.run("cat", log), "for kernel "+ks[0], "broken on purpose")
+		equal(t, "kept logs", keptLogs(m), []string{log})
+		equal(t, "modules", lines(m.sh("find /lib/modules/ -name 'scoutfs.ko*'")), []string{"/lib/modules/" + ks[1] + "/extra/scoutfs.ko"})
+		equal(t, "rpm -V", lines(m.sh("rpm -V "+kmod91)), nil)
 
-	// An upgrade or a removal recovers.
-	dnf(m, second, "downgrade", kmod91)
-	check(m, kmod91, second, ks...)
-	tryDnf(m, broken, "upgrade", kmod91)
-	equal(t, "kept logs", keptLogs(m), []string{log})
-	dnf(m, broken, "remove", kmod91)
-	check(m, "", 0)
+		// An upgrade or a removal recovers.
+		dnf(m, second, "downgrade", kmod91)
+		check(m, kmod91, second, ks...)
+		tryDnf(m, broken, "upgrade", kmod91)
+		equal(t, "kept logs", keptLogs(m), []string{log})
+		dnf(m, broken, "remove", kmod91)
+		check(m, "", 0)
+	})
 }
 
 // failingDkms replaces dkms: it fails to build, and runs the real one for the rest.
@@ -427,16 +431,17 @@ exec real-dkms "$@"
 // A failure before the compiler runs leaves no log, so none is named.
 func TestKmodDkmsFailure(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, packages(t)...)
-	m.sh("mv /usr/sbin/dkms /usr/sbin/real-dkms; cat > /usr/sbin/dkms <<'END'\n" + failingDkms + "END\nchmod +x /usr/sbin/dkms")
-	out, _ := tryDnf(m, first, "install", kmod91)
-	contains(t, out, "Error! as asked for", "(dkms exit code 6)", "There is no compiler output", "scriptlet failed")
-	if strings.Contains(out, "/var/log/scoutfs") || strings.Contains(out, "make.log") {
-		t.Errorf("the output names a log:\n%s", out)
-	}
-	check(m, kmod91, first)
-	dnf(m, first, "remove", kmod91)
-	check(m, "", 0)
+	eachDkms(t, func(t *testing.T, m *machine) {
+		m.sh("mv /usr/sbin/dkms /usr/sbin/real-dkms; cat > /usr/sbin/dkms <<'END'\n" + failingDkms + "END\nchmod +x /usr/sbin/dkms")
+		out, _ := tryDnf(m, first, "install", kmod91)
+		contains(t, out, "Error! as asked for", "(dkms exit code 6)", "There is no compiler output", "scriptlet failed")
+		if strings.Contains(out, "/var/log/scoutfs") || strings.Contains(out, "make.log") {
+			t.Errorf("the output names a log:\n%s", out)
+		}
+		check(m, kmod91, first)
+		dnf(m, first, "remove", kmod91)
+		check(m, "", 0)
+	})
 }
 
 // Packages are the same bytes when another user builds them in another folder at another

@@ -144,10 +144,19 @@ find /lib/modules/ -name '*scoutfs*' ! -type d -exec sh -c 'echo $0 $(modinfo -F
 	return found
 }
 
+// bootScript does what dkms.service does when a kernel boots, with what packages add to it.
+func bootScript(kernel string) string {
+	return fmt.Sprintf(`for pre in $(sed -n 's/^ExecStartPre=-\(.*\) %%v$/\1/p' /usr/lib/systemd/system/dkms.service.d/*.conf 2>/dev/null); do
+	$pre %[1]s
+done
+dkms autoinstall -k %[1]s
+`, kernel)
+}
+
 // boot does what DKMS does when a kernel boots.
 func (r *randomRun) boot(kernel string) {
 	r.t.Helper()
-	r.step("boot "+kernel, "dkms autoinstall -k "+kernel)
+	r.step("boot "+kernel, bootScript(kernel))
 }
 
 // tool installs packages: rpm, or now and then dnf, which takes longer.
@@ -233,7 +242,7 @@ func (r *randomRun) kernelChange(s state) (what, script string, removes []string
 	case n < 5:
 		return "break or mend headers of " + k, fmt.Sprintf(`cd /usr/src/kernels/%s; if [ -e broken ]; then rm broken; else touch broken; fi`, k), nil
 	default:
-		return "boot " + k, "dkms autoinstall -k " + k + "; :", nil
+		return "boot " + k, bootScript(k) + ":", nil
 	}
 }
 
@@ -360,30 +369,13 @@ func TestKmodRandom(t *testing.T) {
 			t.Fatalf("SEED=%s: %v", v, err)
 		}
 	}
-	eachDkms(t, func(t *testing.T, m *machine, newest bool) {
+	eachDkms(t, func(t *testing.T, m *machine) {
 		t.Logf("repeat with SEED=%d STEPS=%d", seed, steps)
-		fakeMachine(m, newest)
+		fakeMachine(m)
 		r := &randomRun{machine: m, rand: rand.New(rand.NewPCG(seed, 0)), cuts: cuts}
 		for range steps {
 			r.random()
 		}
 		r.removeAll()
-	})
-}
-
-// eachDkms runs a test in a machine with Debian's dkms and, if DKMS_SRC names a folder
-// with the source of another, in one with that.
-func eachDkms(t *testing.T, test func(t *testing.T, m *machine, newest bool)) {
-	t.Helper()
-	mounts := packages(t)
-	t.Run("Debian's", func(t *testing.T) { test(t, newMachine(t, mounts...), false) })
-	t.Run("DKMS_SRC", func(t *testing.T) {
-		source := os.Getenv("DKMS_SRC")
-		if source == "" {
-			t.Skip("DKMS_SRC is not set: it must name a folder with the source of a newer dkms than Debian's")
-		}
-		m := newMachine(t, append(slices.Clone(mounts), bind{Source: source, Target: "/srv/dkms"})...)
-		m.sh("cp -r /srv/dkms /tmp/dkms; make -s -C /tmp/dkms install-redhat; rm -r /tmp/dkms")
-		test(t, m, true)
 	})
 }

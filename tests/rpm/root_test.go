@@ -41,9 +41,12 @@ END
 rm etc/dpkg/dpkg.cfg.d/99mmdebstrap
 # Debian's rpm keeps its database in the home folder of whoever runs it.
 echo '%_dbpath /var/lib/rpm' > etc/rpm/macros
-# Headers alone: give each the parts of a kernel that depmod and scriptlets look for.
+# Headers alone: give each the parts of a kernel that depmod and scriptlets look for, with
+# a module: dkms 3.2 takes a kernel whose index is empty for a removed one.
 for dir in lib/modules/*; do
 	mkdir "$dir/kernel"
+	printf '.section .modinfo,"a"\n.asciz "name=other"\n.asciz "license=GPL"\n' |
+		chroot . as -o "/$dir/kernel/other.ko" -
 	: > "$dir/modules.order"
 	: > "$dir/modules.builtin"
 	chroot . depmod "${dir##*/}"

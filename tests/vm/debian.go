@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
@@ -47,6 +50,38 @@ func MakeDebian(ctx context.Context, dir, suite string, packages []string, manua
 		return fmt.Errorf("run mmdebstrap for Debian %s: %w\n%s", suite, err, out)
 	}
 	return nil
+}
+
+// DebianPackage fetches the newest version of a package in a Debian suite, once, and
+// returns the path of its file in the cache. Nothing of it is installed.
+func DebianPackage(ctx context.Context, suite, pkg string) (string, error) {
+	dir, err := repo.Cached("packages", pkg+"-"+suite, func(tmp string) error {
+		progress("fetching %s of Debian %s", pkg, suite)
+		scratch, err := os.MkdirTemp(tmp, "apt-")
+		if err != nil {
+			return err
+		}
+		a, err := newApt(ctx, scratch, suite)
+		if err != nil {
+			return err
+		}
+		debs, err := a.download(ctx, pkg)
+		if err != nil {
+			return err
+		}
+		if err := os.Rename(debs[pkg], filepath.Join(tmp, filepath.Base(debs[pkg]))); err != nil {
+			return err
+		}
+		return os.RemoveAll(scratch)
+	})
+	if err != nil {
+		return "", fmt.Errorf("get %s of Debian %s: %w", pkg, suite, err)
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, pkg+"_*.deb"))
+	if err != nil || len(debs) != 1 {
+		return "", fmt.Errorf("get %s of Debian %s: %d files in %s instead of one", pkg, suite, len(debs), dir)
+	}
+	return debs[0], nil
 }
 
 // debianArchives returns the Debian archives that apt is configured with: by URI,
