@@ -22,10 +22,11 @@ on_kernel = $(if $(KERNEL_DIR),,/^$(KERNEL)$$)
 # Debian packages, by what needs them. DEPS=skip leaves out the check.
 DEPS_BASE := binutils busybox-static gcc git make
 DEPS_VM := bc e2fsprogs kmod libc6-dev libelf1 qemu-system-x86 socat xxd xz-utils
-DEPS_LINT := shellcheck
+DEPS_LINT := shellcheck bc kmod libc6-dev libelf1 perl sparse xz-utils
 DEPS_PACKAGES := createrepo-c patch rpm
 DEPS_KMOD := dkms
 DEPS_TEST := mmdebstrap $(DEPS_PACKAGES)
+DEPS_SANITIZE := bison flex libelf-dev libssl-dev
 DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
 # Real ScoutFS needs its own, the stand-in does not.
 DEPS_FS := $(if $(SCOUTFS_SRC),$(DEPS_SCOUTFS))
@@ -90,10 +91,11 @@ check-tools:
 	cd tests && go test -count=1 -parallel=8 ./daemon ./docs ./matrix ./packages ./upstream # they read files that go does not see
 
 .PHONY: lint
-lint: ## golangci-lint and shellcheck
+lint: ## golangci-lint, shellcheck, and for C checkpatch, sparse and gcc's analyzer
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
 	$(golangci) run ./...
 	for m in $(modules) tests; do (cd $$m && '$(CURDIR)/bin/golangci-lint' run ./...) || exit; done
+	@$(call tool,clint,./clint)
 	shellcheck apply.sh .ci/run tests/*.sh tests/rpm/fake/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
 
 .PHONY: guest
@@ -144,6 +146,11 @@ soak: ## load in a machine for SOAK=10m, 16 clients, sums checked
 chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repeats
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
 	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
+
+.PHONY: sanitize
+sanitize: ## the guest's tests and RACE=2m of races on kernels with sanitizers; on real ScoutFS: VERSION=v1.33 SCOUTFS_SRC=... [KERNELS=kasan] [TEST=regexp] [SEED=N]; PLANT=all: find planted bugs
+	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_SANITIZE) $(DEPS_FS))
+	$(call tool,sanitize,./sanitize) $(if $(KERNELS),-kernel '$(KERNELS)') $(if $(RACE),-race '$(RACE)') $(if $(TEST),-test '$(TEST)') $(if $(PLANT),-plant '$(PLANT)')
 
 .PHONY: lifecycle
 lifecycle: ## LIFE=200 times each what can leave a mount without its daemon, with systemd; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=... [TEST=regexp]

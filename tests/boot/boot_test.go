@@ -32,13 +32,19 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 			guest.Unpatched: {Source: unpatched},
 			guest.Smoke:     {Data: smoke(t)},
 		},
+		Known: knownReports(k),
 	}
-	// It may also be built in, or not there, which the test that mounts it says.
-	if found, err := filepath.Glob(filepath.Join(k.Modules, "kernel/fs/overlayfs/overlay.ko*")); err == nil && found != nil {
-		c.Modules = append(c.Modules, "overlay")
+	if sanitizer(k) == "kasan" {
+		c.Memory = 1280 // it needs more, and a scan for leaks takes a minute at 3 GiB
+	}
+	// They may also be built in, or not there, which the test that needs one says.
+	for _, file := range []string{"fs/overlayfs/overlay.ko", "drivers/block/loop.ko", "fs/nfsd/nfsd.ko", "fs/nfs/nfsv4.ko"} {
+		if found, err := filepath.Glob(filepath.Join(k.Modules, "kernel", file+"*")); err == nil && found != nil {
+			c.LaterModules = append(c.LaterModules, strings.TrimSuffix(filepath.Base(file), ".ko"))
+		}
 	}
 	// the lengths of the long tests, if not the default
-	for _, name := range []string{"SOAK", "CHAOS", "SEED"} {
+	for _, name := range []string{"SOAK", "CHAOS", "RACE", "SEED"} {
 		if v := os.Getenv(name); v != "" {
 			c.Env = append(c.Env, name+"="+v)
 		}
@@ -70,7 +76,7 @@ const usualTimeout = 20 * time.Minute
 // but at most usualTimeout if its tests have their usual lengths.
 func machineTimeout(t *testing.T) time.Duration {
 	limit := 3 * time.Hour
-	if os.Getenv("SOAK") == "" && os.Getenv("CHAOS") == "" {
+	if os.Getenv("SOAK") == "" && os.Getenv("CHAOS") == "" && os.Getenv("RACE") == "" {
 		limit = usualTimeout
 	}
 	if end, ok := t.Deadline(); ok {
@@ -143,6 +149,15 @@ func TestCost(t *testing.T) {
 	vm.Run(t, c, vm.BuildTest(t, "./guest"), "-test.v", "-test.run=^TestCost$")
 }
 
+// onScoutFS adds what real ScoutFS needs: its command, disks, for TestRace's second mount
+// too, and its name.
+func onScoutFS(c *vm.Config, tree *vm.ScoutFSTree, version string) {
+	c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+version)
+	disks := tree.Config(c.Kernel).Disks
+	c.Disks = append(disks, disks...)
+	c.Files["/bin/scoutfs"] = vm.File{Source: tree.Util, Mode: 0o755}
+}
+
 func TestScoutFS(t *testing.T) {
 	all, err := repo.Series()
 	if err != nil {
@@ -153,12 +168,9 @@ func TestScoutFS(t *testing.T) {
 			k := vm.TestKernel(t, vm.KernelNames()[0])
 			patched, unpatched := vm.TestScoutFS(t, k, s)
 			c := machine(t, k, patched.Module, unpatched.Module)
-			c.Env = append(c.Env, guest.EnvFS+"="+guest.ScoutFS, guest.EnvVersion+"="+s.Version)
+			onScoutFS(&c, patched, s.Version)
 			c.Append = trustTSC
 			c.Again = guest.MountHangs
-			c.Disks = patched.Config(k).Disks
-			c.Memory = patched.Config(k).Memory
-			c.Files["/bin/scoutfs"] = vm.File{Source: patched.Util, Mode: 0o755}
 			runGuest(t, c)
 		})
 	}

@@ -28,6 +28,9 @@ const EnvVersion = "SCOUTFS_VERSION"
 // EnvCounted is set in machines whose clock counts instructions.
 const EnvCounted = "COUNTED"
 
+// EnvProvoke is set in machines that are to show a fault of ScoutFS's own.
+const EnvProvoke = "PROVOKE"
+
 // Paths of files that the host side puts into the machine.
 const (
 	// Module is the module with notify support.
@@ -70,25 +73,32 @@ func LoadModule(path string) error {
 	return nil
 }
 
-// mkfs makes the file system on the machine's disks, once.
-var mkfs = sync.OnceValue(func() error {
-	out, err := exec.Command("scoutfs", "mkfs", "-A", "-f", "-Q", "0,127.0.0.1,20000",
-		proto.DiskPath(0), proto.DiskPath(1)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("scoutfs mkfs: %w\n%s", err, out)
-	}
-	return nil
-})
+// mkfs makes the two file systems that the machine may have disks for, each once.
+var mkfs = [2]func() error{makeOnce(0), makeOnce(1)}
+
+func makeOnce(nr int) func() error {
+	return sync.OnceValue(func() error {
+		out, err := exec.Command("scoutfs", "mkfs", "-A", "-f", "-Q", fmt.Sprintf("0,127.0.0.1,%d", 20000+nr),
+			proto.DiskPath(2*nr), proto.DiskPath(2*nr+1)).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("scoutfs mkfs: %w\n%s", err, out)
+		}
+		return nil
+	})
+}
 
 // Mount creates dir and mounts the file system that EnvFS names there. Real ScoutFS
 // keeps its files from mount to mount; the stand-in starts empty each time.
-func Mount(dir string) error {
-	source, opts := "none", fmt.Sprintf("fsid=%x", uint64(FSID))
+func Mount(dir string) error { return MountNr(dir, 0) }
+
+// MountNr is [Mount] for another file system, 0 or 1, of the same kind.
+func MountNr(dir string, nr int) error {
+	source, opts := "none", fmt.Sprintf("fsid=%x", uint64(FSID)+uint64(nr)<<40)
 	if os.Getenv(EnvFS) == ScoutFS {
-		if err := mkfs(); err != nil {
+		if err := mkfs[nr](); err != nil {
 			return err
 		}
-		source, opts = proto.DiskPath(1), "quorum_slot_nr=0,metadev_path="+proto.DiskPath(0)
+		source, opts = proto.DiskPath(2*nr+1), "quorum_slot_nr=0,metadev_path="+proto.DiskPath(2*nr)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

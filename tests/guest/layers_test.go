@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,7 @@ func TestOverlay(t *testing.T) {
 	if err := os.MkdirAll(merged, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	loadLater(t, "overlay")
 	// Two lower layers need no upper one.
 	err := unix.Mount("overlay", merged, "overlay", 0, fmt.Sprintf("lowerdir=%s:%s", f.path("lower"), t.TempDir()))
 	if errors.Is(err, unix.ENODEV) {
@@ -158,4 +161,117 @@ func TestMeasured(t *testing.T) {
 				rec, w.Type, ino, w.Offset, w.Length, os.Getpid())
 		}
 	}
+}
+
+// For an NFS client the server's threads open and read, in the name of the client's user.
+func TestNFSServer(t *testing.T) {
+	const size, pipe, uid, gid = 200 << 10, 64 << 10, 1000, 2000
+	inGuest(t)
+	if !isScoutFS() {
+		t.Skip("skipped: the stand-in cannot be exported")
+	}
+	f := setup(t)
+	ino := f.create("a", size)
+	dir := f.serveNFS()
+	r := f.attach()
+
+	ids := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	if err := worker(roleRead, dir+"/a", ids).Run(); err != nil {
+		t.Fatalf("the reader: %v", err)
+	}
+	opened, read := false, make([]bool, size)
+	for _, rec := range drain(t, r) {
+		if rec.Ino != ino || rec.UID != uid || rec.GID != gid || !isKernelThread(t, rec.PID) {
+			t.Errorf("record %+v, should have ino %d, uid %d, gid %d and a kernel thread", rec, ino, uid, gid)
+		}
+		if rec.Type == notify.TypeOpen {
+			opened = true
+			continue
+		}
+		if rec.Length > pipe || rec.Offset+rec.Length > size {
+			t.Fatalf("a read of %d bytes at %d", rec.Length, rec.Offset)
+		}
+		for i := range rec.Length {
+			read[rec.Offset+i] = true
+		}
+	}
+	if !opened {
+		t.Error("no open")
+	}
+	if i := slices.Index(read, false); i >= 0 {
+		t.Errorf("no read of byte %d", i)
+	}
+}
+
+// serveNFS has the kernel's NFS server export the file system, and mounts that. The
+// kernel asks nobody for exports that it knows, so nothing else has to run.
+func (f *fs) serveNFS() (dir string) {
+	t := f.t
+	t.Helper()
+	loadLater(t, "nfsv4")
+	const ctl = "/proc/fs/nfsd"
+	err := unix.Mount("nfsd", ctl, "nfsd", 0, "")
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
+		t.Skip("skipped: this kernel has no NFS server")
+	}
+	if err != nil {
+		t.Fatalf("mount %s: %v", ctl, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(ctl, 0); err != nil {
+			t.Errorf("umount %s: %v", ctl, err)
+		}
+	})
+	put := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0); err != nil {
+			t.Fatalf("write %q: %v", text, err)
+		}
+	}
+	const (
+		never = "2147483647"
+		flags = 0x2000 | 0x400 | 0x2 // has an fsid, whole file system, any port
+	)
+	t.Cleanup(func() {
+		put(ctl+"/threads", "0\n")
+		for _, cache := range []string{"nfsd.fh", "nfsd.export", "auth.unix.ip"} {
+			put("/proc/net/rpc/"+cache+"/flush", fmt.Sprintln(time.Now().Unix()))
+		}
+		// The server lets go of the file system a moment later.
+		for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			err := unix.Unmount(f.dir, 0)
+			if err == nil {
+				f.mounted = false
+				return
+			}
+			if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+				t.Errorf("umount %s, which was exported: %v", f.dir, err)
+				return
+			}
+		}
+	})
+	put("/proc/net/rpc/auth.unix.ip/channel", "nfsd 127.0.0.1 "+never+" local\n")
+	put("/proc/net/rpc/nfsd.export/channel", fmt.Sprintf("local %s %s %d 65534 65534 0\n", f.dir, never, flags))
+	put("/proc/net/rpc/nfsd.fh/channel", `local 1 \x00000000 `+never+" "+f.dir+"\n")
+	put(ctl+"/versions", "-2 -3 +4 +4.1\n") // the others want an rpcbind
+	put(ctl+"/threads", "2\n")
+	put(ctl+"/v4_end_grace", "Y\n") // there was no server before whose clients to wait for
+
+	dir = "/mnt/nfs" // which the reader may search
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Mount("127.0.0.1:/", dir, "nfs4", 0, "addr=127.0.0.1,clientaddr=127.0.0.1,vers=4.1,sec=sys,proto=tcp")
+	if errors.Is(err, unix.ENODEV) {
+		t.Skip("skipped: this kernel has no NFS client")
+	}
+	if err != nil {
+		t.Fatalf("mount 127.0.0.1:/ on %s: %v", dir, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("umount %s: %v", dir, err)
+		}
+	})
+	return dir
 }

@@ -4,6 +4,7 @@ package guest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,8 +27,14 @@ import (
 )
 
 // patience is how long a test waits for something that must happen. It is long
-// because the machine is emulated and shares two cores.
-const patience = 60 * time.Second
+// because the machine is emulated and shares two cores, and longer where a kernel with
+// sanitizers is several times as slow.
+var patience = func() time.Duration {
+	if sanitized() {
+		return 5 * time.Minute
+	}
+	return time.Minute
+}()
 
 // Workers check thread ids, so main must stay on the main thread.
 func init() { runtime.LockOSThread() }
@@ -37,6 +45,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	dumpTasks(flag.Lookup("test.timeout"))
+	startSanitizers()
 	os.Exit(m.Run())
 }
 
@@ -77,6 +86,26 @@ func rmmod(t *testing.T) {
 	}
 }
 
+// loadLater loads a module that the machine has for the tests that need it, if the
+// kernel has it as a module, after those that it needs and that come before it.
+func loadLater(t *testing.T, name string) {
+	t.Helper()
+	text, err := os.ReadFile(proto.SpecPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec proto.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		t.Fatalf("parse %s: %v", proto.SpecPath, err)
+	}
+	last := slices.IndexFunc(spec.Later, func(path string) bool { return filepath.Base(path) == name+".ko" })
+	for _, m := range spec.Later[:last+1] {
+		if err := LoadModule(m); err != nil && !errors.Is(err, unix.EEXIST) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // fs is a mounted file system.
 type fs struct {
 	t   *testing.T
@@ -109,25 +138,33 @@ func mountFS(t *testing.T) *fs {
 
 func (f *fs) mount() {
 	f.t.Helper()
-	if isScoutFS() {
-		hangs := time.AfterFunc(patience, func() {
-			fmt.Printf("\n%s\n", MountHangs)
-			unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
-			// log the blocked tasks
-			os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
-			// This process hangs in mount(2) and could not exit.
-			unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-		})
-		defer hangs.Stop()
-	}
-	if err := Mount(f.dir); err != nil {
+	done := guardMount()
+	err := Mount(f.dir)
+	done()
+	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.mounted = true
-	var err error
 	if f.Mount, err = notify.Statfs(f.dir); err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// guardMount ends the machine if a mount(2) of real ScoutFS does not return before done
+// is called.
+func guardMount() (done func()) {
+	if !isScoutFS() {
+		return func() {}
+	}
+	hangs := time.AfterFunc(patience, func() {
+		fmt.Printf("\n%s\n", MountHangs)
+		unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
+		// log the blocked tasks
+		os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
+		// This process hangs in mount(2) and could not exit.
+		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	})
+	return func() { hangs.Stop() }
 }
 
 // umount must succeed at the first try, with or without a reader.

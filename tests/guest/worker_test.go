@@ -28,6 +28,8 @@ const (
 	roleReadOn = "read on"
 	roleAttach = "attach"
 	roleListen = "listen"
+	roleDrain  = "drain"
+	roleFail   = "fail" // with allocations that fail
 	// With the capabilities that the unit leaves the daemon:
 	roleDaemon = "daemon" // becomes the daemon
 	roleLook   = "look"   // reports whether it can open a file
@@ -47,6 +49,10 @@ func workerMain(role string) int {
 		}
 	case roleAttach:
 		v, err = notify.Attach(os.Getenv(envFile))
+	case roleDrain:
+		v, err = drainInherited(os.Getenv(envFile))
+	case roleFail:
+		v, err = runFailing(os.Getenv(envFile))
 	case roleListen:
 		v, err = listen(os.Getenv(envFile))
 	case roleDaemon:

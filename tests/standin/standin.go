@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/plant"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
@@ -42,7 +43,7 @@ func NotifyFiles(s *series.Series) map[string]string {
 type Modules struct{ Patched, Unpatched string }
 
 // Build builds the stand-in for k, with the newest series' notify files and
-// without them.
+// without them. The environment's [plant.Env] puts a bug into them.
 func Build(ctx context.Context, k *vm.KernelTree) (*Modules, error) {
 	root, err := repo.Root()
 	if err != nil {
@@ -59,7 +60,7 @@ func Build(ctx context.Context, k *vm.KernelTree) (*Modules, error) {
 	src := vm.ModuleSource{
 		Dir:   filepath.Join(root, "tests/testfs"),
 		Files: map[string]string{},
-		Out:   filepath.Join(dir, "patched"),
+		Out:   filepath.Join(dir, "patched"+os.Getenv(plant.Env)),
 	}
 	from, err := os.MkdirTemp("", "series-")
 	if err != nil {
@@ -68,6 +69,9 @@ func Build(ctx context.Context, k *vm.KernelTree) (*Modules, error) {
 	defer os.RemoveAll(from)
 	for path, text := range NotifyFiles(s) {
 		name := filepath.Base(path)
+		if text, err = plant.Apply(os.Getenv(plant.Env), path, text); err != nil {
+			return nil, err
+		}
 		src.Files[name] = filepath.Join(from, name)
 		if err := os.WriteFile(src.Files[name], []byte(text), 0o644); err != nil {
 			return nil, fmt.Errorf("take %s out of the series for %s: %w", path, s.Version, err)

@@ -44,9 +44,8 @@ type Config struct {
 	// program starts: .ko files by path, the kernel's own by name. What disks and
 	// ext4 need is always loaded.
 	Modules []string
-	// LaterModules are only put into the machine for the program to load, as
-	// /lib/modules/NAME.ko with underscores in NAME. So are their dependencies,
-	// which have to be loaded first.
+	// LaterModules are only put into the machine for the program to load, with their
+	// dependencies. The Spec at proto.SpecPath has their paths in the order to load them.
 	LaterModules []string
 
 	Files map[string]File // by absolute path in the guest
@@ -84,12 +83,16 @@ type Config struct {
 	Log string
 	// AllowConsole matches kernel messages that look like trouble but are expected.
 	AllowConsole []*regexp.Regexp
+	// Known tells apart reports that are expected as a whole.
+	Known []Known
 }
 
 // Result is how a machine ended.
 type Result struct {
 	Status  int           // the program's exit status, 128 plus the signal if killed
 	Elapsed time.Duration // from the start of QEMU to its end
+	// Known counts the reports that Config.Known told apart, by its names.
+	Known map[string]int
 }
 
 // Errors of [Boot], for errors.Is.
@@ -139,7 +142,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 
-	m := &machine{nonce: spec.Nonce, output: c.Output, trouble: trouble{allow: c.AllowConsole}, status: -1}
+	m := &machine{nonce: spec.Nonce, output: c.Output, trouble: trouble{allow: c.AllowConsole, known: c.Known}, status: -1}
 	if m.output == nil {
 		m.output = io.Discard
 	}
@@ -291,13 +294,14 @@ func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result,
 		errs = append(errs, m.kill(ctx, cmd, done))
 	}
 	readers.Wait()
+	m.trouble.flush()
 	if len(m.trouble.lines) > 0 {
 		errs = append(errs, fmt.Errorf("%w:\n\t%s", ErrKernel, strings.Join(m.trouble.lines, "\n\t")))
 	}
 	if !m.ended {
 		errs = append(errs, ErrNoEnd)
 	}
-	return &Result{Status: m.status, Elapsed: time.Since(m.start)}, errors.Join(append(errs, m.logFail)...)
+	return &Result{Status: m.status, Elapsed: time.Since(m.start), Known: m.trouble.found}, errors.Join(append(errs, m.logFail)...)
 }
 
 // start starts a process, closes our copies of its ExtraFiles, and returns where its

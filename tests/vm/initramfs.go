@@ -206,6 +206,8 @@ func makeInitramfs(ctx context.Context, file, initProgram string, c *Config, spe
 		a.files[p] = File{Data: text}
 		if i < len(modules) {
 			spec.Modules = append(spec.Modules, p)
+		} else {
+			spec.Later = append(spec.Later, p)
 		}
 	}
 	text, err := json.Marshal(spec)

@@ -25,6 +25,7 @@ const (
 type Spec struct {
 	Nonce   string   // distinguishes this boot's last line from any other text
 	Modules []string // paths of modules, in the order to load them
+	Later   []string // the same of those that the program loads
 	Disks   int      // how many of /dev/vda, /dev/vdb, ... to wait for
 	Argv    []string // the program and its arguments
 	Env     []string

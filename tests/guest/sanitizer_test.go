@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What kernels with sanitizers have, see tests/sanitize.
+const (
+	kcsanSwitch = "/sys/kernel/debug/kcsan"
+	kcsanSkip   = "/sys/module/kcsan/parameters/skip_watch"
+	kmemleak    = "/sys/kernel/debug/kmemleak"
+)
+
+// sanitized reports whether the kernel is one of tests/sanitize.
+func sanitized() bool {
+	for _, file := range []string{kcsanSkip, kmemleak} {
+		if _, err := os.Stat(file); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// startSanitizers starts those that wait for it. A kernel without them has nothing to
+// start.
+func startSanitizers() {
+	for _, s := range []struct{ file, text string }{
+		{kcsanSkip, "400"}, // watch an access in so many: ten times as often as by default
+		{kcsanSwitch, "on"},
+		{kmemleak, "scan=off"}, // the tests scan when there is something to see
+		{kmemleak, "clear"},    // what the boot leaked
+	} {
+		if _, err := os.Stat(s.file); err != nil {
+			continue
+		}
+		if err := os.WriteFile(s.file, []byte(s.text), 0); err != nil {
+			fmt.Fprintf(os.Stderr, "write %q to %s: %v\n", s.text, s.file, err)
+			os.Exit(1)
+		}
+	}
+}
+
+// ours matches a line of a trace that is in this project's part of the module, and one
+// of a module that was removed since.
+var ours = regexp.MustCompile(`\b_*(scoutfs_)?notify_\w+\+0x|\] 0xffffffffc[0-9a-f]{7}\b`)
+
+// wantNoLeaks checks that no memory was leaked by what the module's notify.c allocates,
+// if the kernel can tell. Not after the module's removal: its functions have no names
+// then.
+func wantNoLeaks(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(kmemleak); errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	// What is in a register or on its way between two lists is found by the second scan.
+	for range 2 {
+		if err := os.WriteFile(kmemleak, []byte("scan"), 0); err != nil {
+			t.Fatalf("scan for leaks: %v", err)
+		}
+	}
+	text, err := os.ReadFile(kmemleak)
+	if err != nil {
+		t.Fatalf("read the leaks: %v", err)
+	}
+	others := 0
+	for _, leak := range strings.Split(string(text), "unreferenced object")[1:] {
+		if ours.MatchString(leak) {
+			t.Errorf("leak: unreferenced object%s", leak)
+		} else {
+			others++
+		}
+	}
+	t.Logf("looked for leaks; %d are of others", others)
+}
