@@ -104,12 +104,13 @@ func TestUpstream(t *testing.T) {
 				c := machine(t, k, unpatched.Module, unpatched.Module)
 				onScoutFS(&c, unpatched, s.Version)
 				c.Known = []vm.Known{u.Known}
-				c.Timeout = 10 * time.Minute
+				c.Timeout = 30 * time.Minute
 				var said strings.Builder
 				c.Output = &said
 				c.Files[vm.GuestTest] = vm.File{Source: vm.BuildTest(t, "./guest"), Mode: 0o755}
 				c.Argv = []string{vm.GuestTest, "-test.v", "-test.run=^" + u.guest + "$"}
-				c.Env = append(c.Env, guest.EnvProvoke+"=1")
+				// A signal's frame is a copy that can be made to fail, which kills the process.
+				c.Env = append(c.Env, guest.EnvProvoke+"=1", "GODEBUG=asyncpreemptoff=1")
 				res, err := vm.Boot(t.Context(), c)
 				if res == nil {
 					t.Fatal(err)

@@ -162,7 +162,7 @@ func guardMount() (done func()) {
 		// log the blocked tasks
 		os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
 		// This process hangs in mount(2) and could not exit.
-		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		proto.PowerOff()
 	})
 	return func() { hangs.Stop() }
 }

@@ -380,14 +380,12 @@ func aioRead(fd, off int, buf []byte) (int, error) {
 
 // iocb is struct iocb of linux/aio_abi.h, little endian.
 type iocb struct {
-	data               uint64
-	key, flags         uint32
+	_                  [2]uint64 // data, key, flags
 	opcode             uint16
-	reqprio            int16
+	_                  int16 // priority
 	fd                 uint32
 	buf, bytes, offset uint64
-	reserved           uint64
-	flags2, resfd      uint32
+	_                  [2]uint64 // reserved, flags, eventfd
 }
 
 // aio is a context of asynchronous I/O with room for one request.

@@ -30,8 +30,8 @@ type edit struct{ old, new string }
 var Bugs = []Bug{
 	{
 		Name: "no-grace-period", Kernel: "kasan", file: "notify.c",
-		Finds: regexp.MustCompile(`KASAN: (use-after-free|vmalloc-out-of-bounds|slab-out-of-bounds|wild-memory-access|user-memory-access) in .*(notify_emit|_raw_spin|do_raw_spin|lock_acquire|__lock_acquire|queued_spin)`),
-		edits: []edit{{"\tif (wait)\n\t\tsynchronize_rcu();\n\tnotify_free_ring(ring);\n", "\tnotify_free_ring(ring);\n"}, {"\tbool wait = false;\n\n\tmutex_lock(&notify_mutex);\n\n\tif (ring->sb) {", "\n\tmutex_lock(&notify_mutex);\n\n\tif (ring->sb) {"}, {"\t\twait = true;\n", ""}},
+		Finds: regexp.MustCompile(`BUG: KASAN: [a-z-]+ in \w*(notify_|lock)`),
+		edits: []edit{{"\tif (wait)\n\t\tsynchronize_rcu();\n", "\t(void)wait;\n"}},
 	},
 	{
 		Name: "sleep-under-lock", Kernel: "kasan", file: "notify.c",
@@ -51,7 +51,7 @@ var Bugs = []Bug{
 	{
 		Name: "tail-without-lock", Kernel: "kcsan", file: "notify.c",
 		Finds: regexp.MustCompile(`KCSAN: data-race in .*notify_`),
-		edits: []edit{{"\t\tspin_lock(&ring->lock);\n\t\tring->tail = tail;\n\t\tspin_unlock(&ring->lock);\n", "\t\tring->tail = tail;\n"}},
+		edits: []edit{{"\t\tspin_lock(&ring->lock);\n\t\tWRITE_ONCE(ring->tail, tail);\n\t\tring->limit = tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\tspin_unlock(&ring->lock);\n", "\t\tring->tail = tail;\n\t\tring->limit = tail + SCOUTFS_NOTIFY_RING_RECORDS;\n"}},
 	},
 }
 

@@ -95,6 +95,9 @@ func (b *builder) build(ctx context.Context, archive, config string) error {
 	if err := vm.UnpackSource(ctx, archive, b.tree); err != nil {
 		return err
 	}
+	if err := b.excuse(); err != nil {
+		return err
+	}
 	if err := b.configure(ctx, config); err != nil {
 		return err
 	}
@@ -110,6 +113,34 @@ func (b *builder) build(ctx context.Context, archive, config string) error {
 
 func (b *builder) make(ctx context.Context, args ...string) (string, error) {
 	return run.Output(ctx, append([]string{"make", "-s", "-C", b.tree}, args...)...)
+}
+
+// plain are folders of code that this project's does not reach with anything of its own.
+// Instrumented they would take twice as long to compile.
+var plain = []string{
+	"arch/x86/events", "arch/x86/pci", "crypto", "drivers/acpi", "drivers/base", "drivers/char", "drivers/clocksource",
+	"drivers/pci", "drivers/tty", "net/core", "net/ethtool", "net/ipv4", "net/netlink", "net/sched",
+}
+
+// excuse has the compiler leave those as they are.
+func (b *builder) excuse() error {
+	for _, dir := range plain {
+		err := filepath.WalkDir(filepath.Join(b.tree, dir), func(path string, e os.DirEntry, err error) error {
+			if err != nil || e.Name() != "Makefile" {
+				return err
+			}
+			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteString("\nKASAN_SANITIZE := n\nKCSAN_SANITIZE := n\nUBSAN_SANITIZE := n\n")
+			return errors.Join(err, f.Close())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // configure writes the tree's .config. Kconfig silently drops what depends on something
@@ -183,7 +214,7 @@ func (b *builder) compile(ctx context.Context) error {
 		}
 		if files++; time.Since(said) > 15*time.Second {
 			said = time.Now()
-			b.say("%d files compiled, of about 1,700", files)
+			b.say("%d files compiled, of about 1,300", files)
 		}
 	}
 	_, copyErr := io.Copy(io.Discard, out) // if a line was too long

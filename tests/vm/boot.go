@@ -42,7 +42,7 @@ type Config struct {
 
 	// Modules are loaded in this order, each after its dependencies, before the
 	// program starts: .ko files by path, the kernel's own by name. What disks and
-	// ext4 need is always loaded.
+	// Root need is always loaded.
 	Modules []string
 	// LaterModules are only put into the machine for the program to load, with their
 	// dependencies. The Spec at proto.SpecPath has their paths in the order to load them.
@@ -105,8 +105,13 @@ var (
 	ErrTimeout = errors.New("the machine was killed at its time limit")
 )
 
-// baseModules give every machine disks and a file system for them.
-var baseModules = []string{"virtio_pci", "virtio_blk", "ext4"}
+// baseModules returns those that give every machine disks, and a file system for Root.
+func baseModules(c *Config) []string {
+	if c.Root != "" {
+		return []string{"virtio_pci", "virtio_blk", "ext4"}
+	}
+	return []string{"virtio_pci", "virtio_blk"}
+}
 
 const guestPath = "/usr/bin:/usr/sbin:/bin:/sbin"
 

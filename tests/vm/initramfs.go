@@ -187,13 +187,13 @@ func makeInitramfs(ctx context.Context, file, initProgram string, c *Config, spe
 	if err := a.addBusybox(ctx); err != nil {
 		return err
 	}
-	modules, err := c.Kernel.resolve(slices.Concat(baseModules, c.Modules))
+	modules, err := c.Kernel.resolve(slices.Concat(baseModules(c), c.Modules))
 	if err != nil {
 		return err
 	}
 	// The first ones of all are the same modules in the same order; the program
 	// loads the rest.
-	all, err := c.Kernel.resolve(slices.Concat(baseModules, c.Modules, c.LaterModules))
+	all, err := c.Kernel.resolve(slices.Concat(baseModules(c), c.Modules, c.LaterModules))
 	if err != nil {
 		return err
 	}

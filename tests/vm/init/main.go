@@ -59,7 +59,7 @@ func end(spec *proto.Spec, status int) {
 	if err := unix.IoctlSetInt(1, unix.TCSBRK, 1); err != nil {
 		fmt.Fprintf(os.Stderr, "init: drain the serial port: %v\n", err)
 	}
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+	if err := proto.PowerOff(); err != nil {
 		fmt.Fprintf(os.Stderr, "init: power off: %v\n", err)
 	}
 }

@@ -5,8 +5,11 @@ package proto
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -61,4 +64,14 @@ func ParseLastLine(line, nonce string) (status int, ok bool) {
 	}
 	status, err := strconv.Atoi(text)
 	return status, err == nil
+}
+
+// PowerOff ends the machine. Without ACPI a kernel cannot turn it off, but QEMU also ends
+// where it would start again. It returns only with an error.
+func PowerOff() error {
+	command := unix.LINUX_REBOOT_CMD_POWER_OFF
+	if _, err := os.Stat("/sys/firmware/acpi"); err != nil {
+		command = unix.LINUX_REBOOT_CMD_RESTART
+	}
+	return unix.Reboot(command)
 }
