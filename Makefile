@@ -165,6 +165,14 @@ fuzz: ## fuzz each parser for FUZZTIME=1m
 clean: ## delete bin/, dist/ and the cache of kernels and machines
 	rm -rf bin dist .cache
 
+.PHONY: bench-index
+bench-index: ## what scoutfs-notify-index takes, beside SQLite [INODES=10000000 DIR=folder on the disk to measure]
+	cd tests/indexbench && go run . -inodes $(or $(INODES),10000000) $(if $(DIR),-dir '$(DIR)')
+
+.PHONY: index-rounds
+index-rounds: ## INDEX_ROUNDS=10000 random kills of index, daemon and mount; SEED=N repeats
+	INDEX_ROUNDS=$(or $(INDEX_ROUNDS),10000) go -C cmd/scoutfs-notify-index test -count=1 -v -timeout 8h -run '^TestKill$$' ./index
+
 ##@ Develop the series
 
 .PHONY: series-check

@@ -9,8 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -148,7 +146,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 	default:
 		cfg.mountPoint, err = cli.MountPoint(flags)
 		if err == nil && *escaped {
-			cfg.mountPoint, err = unescapePath(cfg.mountPoint)
+			cfg.mountPoint, err = cli.UnescapePath(cfg.mountPoint)
 		}
 	}
 	if err != nil {
@@ -156,30 +154,4 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 		return nil, exitUsage
 	}
 	return cfg, exitOK
-}
-
-// unescapePath undoes systemd-escape --path, for the unit: systemd would expand a
-// ${NAME} in a path.
-func unescapePath(name string) (string, error) {
-	if name == "-" {
-		return "/", nil
-	}
-	path := []byte("/")
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		switch c {
-		case '-':
-			c = '/'
-		case '\\':
-			hex, ok := strings.CutPrefix(name[i:min(i+4, len(name))], `\x`)
-			n, err := strconv.ParseUint(hex, 16, 8)
-			if !ok || len(hex) != 2 || err != nil || n == 0 {
-				return "", fmt.Errorf("the mount point %q is not escaped as systemd-escape --path prints it", name)
-			}
-			c = byte(n)
-			i += len(`\xNN`) - 1
-		}
-		path = append(path, c)
-	}
-	return string(path), nil
 }

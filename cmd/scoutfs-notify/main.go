@@ -43,6 +43,9 @@ Commands:
   top      show who reads most, and what, on a live screen
   record   keep the accesses in a file
   stat     show how the daemon and the kernel's part are doing
+  cold     list the files that were not accessed for some time
+  hot      list the files that were accessed most in some time
+  last     show who accessed files last, and when
   version  print the version
   help     print this text, or with the name of a command its flags
 
@@ -159,6 +162,9 @@ func usagef(command, format string, a ...any) error {
 
 // commands run until they are done or the context is.
 var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
+	"cold":   runIndexed("cold"),
+	"hot":    runIndexed("hot"),
+	"last":   runIndexed("last"),
 	"record": runRecord,
 	"stat":   runStat,
 	"tail":   runTail,
@@ -209,7 +215,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 // dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
-		return usagef("", "a command is missing: tail, top, record or stat")
+		return usagef("", "a command is missing: tail, top, record, stat, cold, hot or last")
 	}
 	switch args[0] {
 	case "help":
@@ -226,7 +232,7 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
-		return usagef("", "there is no command %q: the commands are tail, top, record and stat", args[0])
+		return usagef("", "there is no command %q: the commands are tail, top, record, stat, cold, hot and last", args[0])
 	}
 	return cmd(ctx, env, args[1:])
 }

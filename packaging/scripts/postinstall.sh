@@ -24,4 +24,4 @@ esac
 # Only running instances. Clients see the end of the stream and, after they
 # reconnect, a gap in seq if they missed anything. Without their dependencies: one that
 # waits must not mount its file system.
-systemctl --job-mode=ignore-dependencies try-restart 'scoutfs-notifyd@*.service' || :
+systemctl --job-mode=ignore-dependencies try-restart 'scoutfs-notifyd@*.service' 'scoutfs-notify-index@*.service' || :

@@ -16,7 +16,8 @@ for dir in /run/scoutfs/* /run/scoutfs/.node_exporter /run/scoutfs; do
 	fi
 done
 if [ "$1" = purge ]; then
-	for link in /etc/systemd/system/*.wants/scoutfs-notifyd@*.service; do
+	for link in /etc/systemd/system/*.wants/scoutfs-notifyd@*.service \
+		/etc/systemd/system/*.wants/scoutfs-notify-index@*.service; do
 		if [ -L "$link" ]; then
 			rm -f "$link"
 			rmdir --ignore-fail-on-non-empty "${link%/*}" || :

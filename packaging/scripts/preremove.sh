@@ -6,10 +6,10 @@ set -u
 
 case ${1-} in
 # Disabling the template disables all its instances.
-0) systemctl --no-reload disable scoutfs-notifyd@.service || : ;;
+0) systemctl --no-reload disable scoutfs-notifyd@.service scoutfs-notify-index@.service || : ;;
 # dpkg keeps what is enabled until the package is purged.
 remove) ;;
 *) exit 0 ;;
 esac
 [ -d /run/systemd/system ] || exit 0
-systemctl stop 'scoutfs-notifyd@*.service' || :
+systemctl stop 'scoutfs-notify-index@*.service' 'scoutfs-notifyd@*.service' || :

@@ -30,7 +30,8 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 		Files: map[string]vm.File{
 			guest.Module:    {Source: patched},
 			guest.Unpatched: {Source: unpatched},
-			guest.Smoke:     {Data: smoke(t)},
+			guest.Smoke:     {Data: block(t, "smoke test")},
+			guest.Night:     {Data: block(t, "each night")},
 		},
 		Known: knownReports(k),
 	}
@@ -50,7 +51,7 @@ func machine(t *testing.T, k *vm.KernelTree, patched, unpatched string) vm.Confi
 		}
 	}
 	bin := t.TempDir()
-	for _, path := range []string{guest.Daemon, guest.Command} {
+	for _, path := range []string{guest.Daemon, guest.Command, guest.Index} {
 		out := filepath.Join(bin, filepath.Base(path))
 		if err := vm.BuildProgram(t.Context(), "./cmd/"+filepath.Base(path), out); err != nil {
 			t.Fatal(err)
@@ -85,8 +86,8 @@ func machineTimeout(t *testing.T) time.Duration {
 	return limit
 }
 
-// smoke returns the README's smoke test, unchanged.
-func smoke(t *testing.T) []byte {
+// block returns the commands of the README that a comment names, unchanged.
+func block(t *testing.T, name string) []byte {
 	t.Helper()
 	root, err := repo.Root()
 	if err != nil {
@@ -96,10 +97,10 @@ func smoke(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "<!-- smoke test: run by tests/boot as it is typed -->\n\n```sh\n")
+	_, rest, ok := strings.Cut(string(readme), "<!-- "+name+": run by tests/boot as it is typed -->\n\n```sh\n")
 	block, _, ok2 := strings.Cut(rest, "```")
 	if !ok || !ok2 {
-		t.Fatal("README.md has no smoke test")
+		t.Fatalf("README.md has no %s", name)
 	}
 	return []byte(block)
 }

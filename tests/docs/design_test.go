@@ -151,7 +151,7 @@ func TestDrawings(t *testing.T) {
 		heading string
 		code    arrows
 	}{
-		{"### The packages that ship", imports(t, false, "", "cmd/scoutfs-notify")},
+		{"### The packages that ship", imports(t, false, "", "cmd/scoutfs-notify", "cmd/scoutfs-notify-index")},
 		{"### The packages that do not", imports(t, true, "tests")},
 		{"### The daemon's files", uses(t)},
 	} {

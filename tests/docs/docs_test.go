@@ -111,10 +111,11 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// programs are the two commands with their man pages.
+// programs are the commands with their man pages.
 var programs = []struct{ name, page string }{
 	{"scoutfs-notifyd", "scoutfs-notifyd.8"},
 	{"scoutfs-notify", "scoutfs-notify.1"},
+	{"scoutfs-notify-index", "scoutfs-notify-index.8"},
 }
 
 // help returns a program's -help, and that of its commands by name.
@@ -153,14 +154,17 @@ func TestManPages(t *testing.T) {
 			if want := slices.Sorted(maps.Keys(commands)); !slices.Equal(listed, want) {
 				t.Errorf("-help lists the commands %v, %s lists %v", want, p.page, listed)
 			}
-			if len(commands) == 0 {
+			if len(commands) == 0 || strings.HasSuffix(p.page, ".8") { // one page
+				for _, of := range commands {
+					text += of
+				}
 				checkFlags(t, p.page, page, text, nil)
 				return
 			}
 			filters := submatches(`(?m)^\.It Fl ([a-z-]+)`, section(t, page, "FILTERS"))
 			for name, text := range commands {
-				if name == "help" || name == "version" {
-					continue // they have no flags
+				if !strings.Contains(text, "\nFlags:\n") {
+					continue // it has none, or is another program's
 				}
 				file := p.name + "-" + name + ".1"
 				page := read(t, "packaging/man", file)
@@ -251,11 +255,27 @@ func section(t *testing.T, page, name string) string {
 	return text
 }
 
-// scoutfs-notifyd(8) documents the daemon's metrics: their names, types and labels. The
-// daemon's own tests compare the file with the code.
+// The man pages document the programs' metrics: their names, types and labels. The
+// programs' own tests compare the files with the code.
 func TestMetrics(t *testing.T) {
+	all := make(map[string]string)
+	for _, p := range []struct{ file, page string }{
+		{"daemon/testdata/metrics.prom", "scoutfs-notifyd.8"},
+		{"cmd/scoutfs-notify-index/testdata/metrics.prom", "scoutfs-notify-index.8"},
+	} {
+		t.Run(p.page, func(t *testing.T) { maps.Copy(all, checkMetrics(t, p.file, p.page)) })
+	}
+	for _, name := range submatches(`(?m)\b(scoutfs_notify_[a-z_]+)`, read(t, "README.md")) {
+		if all[name] == "" {
+			t.Errorf("README.md: there is no metric %s", name)
+		}
+	}
+}
+
+// checkMetrics compares a page with the metrics in a file, and returns their types.
+func checkMetrics(t *testing.T, file, name string) map[string]string {
 	types, labels := make(map[string]string), make(map[string][]string)
-	for line := range strings.Lines(read(t, "daemon/testdata/metrics.prom")) {
+	for line := range strings.Lines(read(t, file)) {
 		if f := strings.Fields(line); f[0] == "#" {
 			if f[1] == "TYPE" {
 				types[f[2]] = f[3]
@@ -277,17 +297,18 @@ func TestMetrics(t *testing.T) {
 		want = append(want, fmt.Sprintf("%s No (%s)", name, kind))
 	}
 	slices.Sort(want)
-	page := read(t, "packaging/man/scoutfs-notifyd.8")
+	page := read(t, "packaging/man", name)
 	got := submatches(`(?m)^\.It Li (.*)$`, section(t, page, "METRICS"))
 	if !slices.Equal(got, want) {
-		t.Errorf("scoutfs-notifyd(8) documents\n%s\nthe daemon writes\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("%s documents\n%s\nthe program writes\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	// Other mentions of metrics.
-	for _, name := range submatches(`(?m)\b(scoutfs_notify_[a-z_]+)`, page+read(t, "README.md")) {
+	for _, name := range submatches(`(?m)\b(scoutfs_notify_[a-z_]+)`, page) {
 		if types[name] == "" {
 			t.Errorf("there is no metric %s", name)
 		}
 	}
+	return types
 }
 
 // scoutfs-notifyd(8) documents the fields of state.json.

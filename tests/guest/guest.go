@@ -39,9 +39,12 @@ const (
 	Unpatched = "/guest/unpatched/scoutfs.ko"
 	// Smoke is the README's smoke test, unchanged.
 	Smoke = "/guest/smoke.sh"
+	// Night is what the README has an archive site run each night, unchanged.
+	Night = "/guest/night.sh"
 
 	Daemon  = "/bin/scoutfs-notifyd"
 	Command = "/bin/scoutfs-notify"
+	Index   = "/bin/scoutfs-notify-index"
 
 	// Bits32 is the consumer of tests/guest/bits32.
 	Bits32 = "/guest/bits32"

@@ -24,7 +24,7 @@ import (
 var arches = []string{"amd64", "arm64"}
 
 // programs are the packaged commands, folders of cmd/, in whichever module.
-var programs = []string{"scoutfs-notifyd", "scoutfs-notify"}
+var programs = []string{"scoutfs-notifyd", "scoutfs-notify", "scoutfs-notify-index"}
 
 // goCommand runs go with the settings for packages: static binaries, the same bytes
 // in every clone.
@@ -95,7 +95,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"scoutfs-notifyd@.service", "tmpfiles.conf", "include/scoutfs/notify_socket.h",
+	for _, name := range []string{"scoutfs-notifyd@.service", "scoutfs-notify-index@.service", "tmpfiles.conf", "include/scoutfs/notify_socket.h",
 		"scripts/postinstall.sh", "scripts/preremove.sh", "scripts/postremove.sh"} {
 		if err := copyFile(at(name), p.file("packaging", name)); err != nil {
 			return err

@@ -180,12 +180,12 @@ func maintainer(t *testing.T) string {
 // checkNotifyd checks an installed package: programs, folder, man pages, header, unit.
 func checkNotifyd(t *testing.T, m *machine, version string) {
 	t.Helper()
-	for _, name := range []string{"scoutfs-notifyd", "scoutfs-notify"} {
+	for _, name := range []string{"scoutfs-notifyd", "scoutfs-notify", "scoutfs-notify-index"} {
 		equal(t, name+" -version", lines(m.run(name, "-version")), []string{name + " " + version})
 	}
 	equal(t, "folder for sockets", lines(m.sh("stat -c '%A %U %n' /run/scoutfs")), []string{"drwxr-xr-x root /run/scoutfs"})
 	for _, page := range []string{"1 scoutfs-notify", "1 scoutfs-notify-record", "1 scoutfs-notify-stat",
-		"1 scoutfs-notify-tail", "1 scoutfs-notify-top", "5 scoutfs-notify", "8 scoutfs-notifyd"} {
+		"1 scoutfs-notify-tail", "1 scoutfs-notify-top", "5 scoutfs-notify", "8 scoutfs-notify-index", "8 scoutfs-notifyd"} {
 		section, name, _ := strings.Cut(page, " ")
 		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
 		equal(t, "warnings about "+file, lines(m.sh("zcat "+file+" | mandoc -T lint -W warning; man --warnings -l -Tutf8 -Z "+file+" 2>&1 >/dev/null")), nil)

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package index
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+)
+
+// Segments are merged so that there are few of them, each entry is copied seldom, and
+// what happened in a stretch of time can be told from the rest for as long as somebody
+// asks for it: flushes within an hour by eights, then hours, then days, then all that is
+// older.
+
+const (
+	fanIn       = 8
+	hoursPerDay = 24
+	grace       = 2 * time.Minute // for a flush that began in the hour before
+)
+
+// job is a merge of some segments into one.
+type job struct {
+	from []Segment // by age
+	into Segment   // Span, Tier and Hour
+}
+
+// plan returns the merge that is due, if one is.
+func plan(segments []Segment, now Millis, l *Limits) (job, bool) {
+	groups := make(map[Segment][]Segment) // by what they would become
+	for _, s := range segments {
+		if into, ok := target(&s, now, l); ok {
+			groups[into] = append(groups[into], s)
+		}
+	}
+	// The newest first: they are small, and many.
+	order := make([]Segment, 0, len(groups))
+	for into := range groups {
+		order = append(order, into)
+	}
+	slices.SortFunc(order, func(a, b Segment) int {
+		return cmp.Or(cmp.Compare(a.Span, b.Span), cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Hour, b.Hour))
+	})
+	for _, into := range order {
+		j := job{from: groups[into], into: into}
+		if into.Span == SpanFlush && len(j.from) < fanIn {
+			continue
+		}
+		if into.Span > SpanFlush {
+			// Of one that is there already, there is to be one.
+			for _, s := range segments {
+				if s.Span == into.Span && s.Hour == into.Hour {
+					j.from = append(j.from, s)
+				}
+			}
+		}
+		slices.SortFunc(j.from, func(a, b Segment) int { return cmp.Compare(a.ID, b.ID) })
+		return j, true
+	}
+	return job{}, false
+}
+
+// target returns the span, tier and hour of the segment into which one is to be merged.
+func target(s *Segment, now Millis, l *Limits) (into Segment, ok bool) {
+	age := func(hours int64) time.Duration {
+		return time.Duration(int64(now)-(s.Hour+hours)*time.Hour.Milliseconds()) * time.Millisecond
+	}
+	day := s.Hour - s.Hour%hoursPerDay
+	switch {
+	case s.Span == SpanFlush && age(1) < grace:
+		return Segment{Tier: s.Tier + 1, Hour: s.Hour}, true
+	case s.Span == SpanFlush:
+		return Segment{Span: SpanHour, Hour: s.Hour}, true
+	case s.Span == SpanHour && age(hoursPerDay) > l.Hours:
+		return Segment{Span: SpanDay, Hour: day}, true
+	case s.Span == SpanDay && age(hoursPerDay) > l.Days:
+		return Segment{Span: SpanAll}, true
+	}
+	return Segment{}, false
+}
+
+// compact merges what is due, in the background.
+func (s *Store) compact() {
+	if !s.merging.TryLock() {
+		return // it is under way
+	}
+	ctx := s.ctx
+	s.mergers.Add(1)
+	go func() {
+		defer s.mergers.Done()
+		defer s.merging.Unlock()
+		for ctx.Err() == nil {
+			j, ok := plan(s.Segments(), MillisOf(s.now()), &s.limits)
+			if !ok {
+				return
+			}
+			if err := s.run(&j); err != nil {
+				if !errors.Is(err, context.Canceled) {
+					s.mergeFail.Store(&err)
+				}
+				return
+			}
+		}
+	}()
+}
+
+// run merges segments and replaces them by the result.
+func (s *Store) run(j *job) error {
+	readers, err := openSegments(s.dir, s.fsid, j.from)
+	defer closeAll(readers)
+	if err != nil {
+		return err
+	}
+	sources := make([]source, len(readers))
+	for i, r := range readers {
+		sources[i] = r
+	}
+	var keep func(*Entry) bool
+	var oldest Millis
+	if j.into.Span == SpanAll && s.limits.Keep > 0 {
+		oldest = MillisOf(s.now().Add(-s.limits.Keep))
+		keep = func(e *Entry) bool { return e.Last >= oldest }
+	}
+	seg, err := s.writeSegment(sources, keep)
+	if err != nil {
+		return err
+	}
+	seg.Span, seg.Tier, seg.Hour = j.into.Span, j.into.Tier, j.into.Hour
+	gone := func(g Segment) bool { return slices.ContainsFunc(j.from, func(f Segment) bool { return f.ID == g.ID }) }
+	err = s.commit(func(m *manifest) {
+		m.Segments = append(slices.DeleteFunc(m.Segments, gone), seg)
+		if oldest > 0 {
+			m.Nodes[0].forget(oldest)
+		}
+	})
+	if err != nil {
+		os.Remove(segmentPath(s.dir, seg.ID))
+		return err
+	}
+	for _, g := range j.from {
+		os.Remove(segmentPath(s.dir, g.ID)) // the next start tries again
+	}
+	return nil
+}
