@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify-index/index"
@@ -51,6 +52,8 @@ func runFollow(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return usagef("follow", "%w", err)
 	}
+	// What a flush leaves is half of all memory otherwise.
+	debug.SetGCPercent(50)
 	// The file system must not be kept from being unmounted.
 	if cfg.mount, err = filepath.Abs(cfg.mount); err == nil {
 		err = os.Chdir("/")

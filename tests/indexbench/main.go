@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -71,6 +72,7 @@ func main() {
 
 // followSocket is the index as the program runs it.
 func followSocket(socket, dir string) error {
+	debug.SetGCPercent(50) // as the program does
 	s, err := index.Open(dir, fsid, index.DefaultLimits())
 	if err != nil {
 		return err
@@ -145,7 +147,7 @@ func measureAbsorb(name, dir string, ino func(int) uint64, lite sqlite) {
 	}
 	v.Close()
 	fmt.Printf("| %d records a second for %.0f s, %s | %.2f cores, %.2f µs a record, %d MB resident, %d lost | %.2f cores for upserts alone, if each record is one |\n",
-		*rate, took.Seconds(), name, cpu.Seconds()/took.Seconds(), float64(cpu.Microseconds())/float64(n), use.Maxrss/1024, lost,
+		*rate, took.Seconds(), name, cpu.Seconds()/float64(n)*float64(*rate), float64(cpu.Microseconds())/float64(n), use.Maxrss/1024, lost,
 		lite.upsert.Seconds()*float64(*rate))
 }
 

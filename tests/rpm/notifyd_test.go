@@ -199,22 +199,23 @@ _Static_assert(SCOUTFS_IOC_READ_NOTIFY == 0xc020e819, "command");
 _Static_assert(sizeof(struct scoutfs_notify_request) == 1088, "request");
 END
 gcc -std=c11 -Wall -Wextra -Werror -c -o /tmp/consumer.o /tmp/consumer.c`)
-	checkUnit(t, m)
+	checkUnit(t, m, "scoutfs-notifyd")
+	checkUnit(t, m, "scoutfs-notify-index")
 }
 
 var exposureRE = regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`)
 
-// checkUnit runs systemd's own checks on the installed unit.
-func checkUnit(t *testing.T, m *machine) {
+// checkUnit runs systemd's own checks on an installed unit.
+func checkUnit(t *testing.T, m *machine, name string) {
 	t.Helper()
 	// verify complains about unknown units, so the instance needs its mount.
 	m.sh(`printf '[Mount]\nWhat=none\nWhere=/mnt/x\nType=scoutfs\n' > /run/mnt-x.mount`)
-	out, err := m.try("sh", "-c", "SYSTEMD_UNIT_PATH=/run: systemd-analyze verify --man=no scoutfs-notifyd@mnt-x.service; rm /run/mnt-x.mount")
+	out, err := m.try("sh", "-c", "SYSTEMD_UNIT_PATH=/run: systemd-analyze verify --man=no "+name+"@mnt-x.service; rm /run/mnt-x.mount")
 	if err != nil || strings.Contains(out, "scoutfs") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
-	out = m.sh(`cp /usr/lib/systemd/system/scoutfs-notifyd@.service /tmp/scoutfs-notifyd@mnt-x.service
-systemd-analyze security --no-pager --offline=true /tmp/scoutfs-notifyd@mnt-x.service`)
+	out = m.sh(strings.ReplaceAll(`cp /usr/lib/systemd/system/UNIT@.service /tmp/UNIT@mnt-x.service
+systemd-analyze security --no-pager --offline=true /tmp/UNIT@mnt-x.service`, "UNIT", name))
 	found := exposureRE.FindStringSubmatch(out)
 	if found == nil {
 		t.Fatalf("systemd-analyze security prints no exposure level:\n%s", out)

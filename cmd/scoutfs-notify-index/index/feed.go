@@ -35,7 +35,9 @@ type Feed struct {
 	Host string
 
 	mu       sync.Mutex // protects what follows, between the two goroutines of Run
-	pending  []byte     // events that the store has not got
+	pending  [][]byte   // events that the store has not got, in chunks
+	waiting  int        // bytes of these
+	spare    [][]byte   // chunks for more
 	past     *notify.Idle
 	over     *notify.Lost
 	excluded uint64
@@ -60,9 +62,11 @@ const (
 	failPatience   = 2 * time.Second
 	offsetChange   = 50 * time.Millisecond // of the clock, that is worth a notice
 
-	// feedMax is how many bytes of events wait for a store that cannot be written, 20 s
+	// feedMax is how many bytes of events wait for a store that cannot be written, 10 s
 	// of 200,000 a second.
-	feedMax = 256 << 20
+	feedMax   = 128 << 20
+	feedChunk = 4096 * notify.RecordSize
+	feedSpare = 8 // chunks
 )
 
 // ErrOther is the end of a Feed whose stream has become that of another file system.
@@ -125,14 +129,29 @@ func (f *Feed) add(ev notify.Event) {
 		f.greeted = true
 	case *notify.Waiting:
 		f.settle()
-		end := brokeOff
-		f.pending, _ = end.AppendBinary(f.pending)
+		f.put(&brokeOff)
 		return
 	}
 	f.settle()
 	if a, ok := ev.(encoding.BinaryAppender); ok {
-		f.pending, _ = a.AppendBinary(f.pending)
+		f.put(a)
 	}
+}
+
+// put adds an event's 64 bytes to what is pending.
+func (f *Feed) put(a encoding.BinaryAppender) {
+	i := len(f.pending) - 1
+	if i < 0 || len(f.pending[i]) == feedChunk {
+		i++
+		if n := len(f.spare) - 1; n >= 0 {
+			f.pending = append(f.pending, f.spare[n])
+			f.spare = f.spare[:n]
+		} else {
+			f.pending = append(f.pending, make([]byte, 0, feedChunk))
+		}
+	}
+	f.pending[i], _ = a.AppendBinary(f.pending[i])
+	f.waiting += notify.RecordSize
 }
 
 func (f *Feed) addRecord(rec *notify.Record) {
@@ -140,7 +159,7 @@ func (f *Feed) addRecord(rec *notify.Record) {
 	case rec.Type.IsControl():
 	case rec.Type == notify.TypeOpen && rec.OpenFlags&unix.O_ACCMODE == unix.O_ACCMODE, f.Skip != nil && f.Skip(rec):
 		f.excluded++
-	case f.over != nil || len(f.pending) >= cmp.Or(f.max, feedMax):
+	case f.over != nil || f.waiting >= cmp.Or(f.max, feedMax):
 		if f.over == nil {
 			f.over = &notify.Lost{First: rec.Seq, Cause: notify.Cause(LostIndex)}
 		}
@@ -149,7 +168,7 @@ func (f *Feed) addRecord(rec *notify.Record) {
 		return
 	default:
 		f.past = nil
-		f.pending, _ = rec.AppendBinary(f.pending)
+		f.put(rec)
 		return
 	}
 	if f.over != nil {
@@ -163,11 +182,11 @@ func (f *Feed) addRecord(rec *notify.Record) {
 // that do not count, and what was dropped.
 func (f *Feed) settle() {
 	if f.past != nil {
-		f.pending, _ = f.past.AppendBinary(f.pending)
+		f.put(f.past)
 		f.past = nil
 	}
 	if f.over != nil {
-		f.pending, _ = f.over.AppendBinary(f.pending)
+		f.put(f.over)
 		f.over = nil
 	}
 }
@@ -176,27 +195,53 @@ func (f *Feed) settle() {
 func (f *Feed) round() {
 	f.mu.Lock()
 	f.settle()
-	events := f.pending
+	chunks := f.pending
+	f.pending = nil
 	excluded, greeted := f.excluded, f.greeted
 	f.excluded, f.greeted = 0, false
 	f.mu.Unlock()
 
 	err := f.look(false)
-	if err == nil && len(events) > 0 {
-		if err = f.Store.Write(events); err == nil {
-			f.mu.Lock()
-			f.pending = append(f.pending[:0], f.pending[len(events):]...)
-			f.mu.Unlock()
+	for err == nil && len(chunks) > 0 {
+		if err = f.Store.Write(chunks[0]); err != nil {
+			break
+		}
+		f.written(chunks[0])
+		chunks = chunks[1:]
+		if failed := f.Store.Maintain(); failed != nil {
+			f.Log.Error("cannot flush; will try again", "error", failed)
 		}
 	}
-	if err == nil && excluded > 0 {
-		err = f.Store.Look(Notice{Excluded: excluded})
+	if len(chunks) > 0 {
+		f.mu.Lock()
+		f.pending = append(chunks, f.pending...)
+		f.mu.Unlock()
+	}
+	if excluded > 0 {
+		if err == nil {
+			err = f.Store.Look(Notice{Excluded: excluded})
+		}
+		if err != nil {
+			f.mu.Lock()
+			f.excluded += excluded
+			f.mu.Unlock()
+		}
 	}
 	f.say(err)
 	if err := f.Store.Maintain(); err != nil {
 		f.Log.Error("cannot flush; will try again", "error", err)
 	}
 	f.sample(greeted)
+}
+
+// written makes room for more.
+func (f *Feed) written(chunk []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting -= len(chunk)
+	if len(f.spare) < feedSpare {
+		f.spare = append(f.spare, chunk[:0])
+	}
 }
 
 // say logs the start and the end of a time in which the store cannot be written. That it
