@@ -32,9 +32,9 @@ const fsid = notify.ID(1)
 
 var (
 	inodes  = flag.Int("inodes", 10_000_000, "inodes in the store")
-	rows    = flag.Int("rows", 1_000_000, "rows in SQLite")
+	rows    = flag.Int("rows", 200_000, "rows in SQLite")
 	rate    = flag.Int("rate", 200_000, "records a second")
-	seconds = flag.Int("seconds", 30, "of records, for each kind of load")
+	seconds = flag.Int("seconds", 15, "of records, for each kind of load")
 	dir     = flag.String("dir", "", "folder for the stores, on the disk to measure")
 	follow  = flag.String("follow", "", "be the index that follows this socket")
 )
@@ -218,8 +218,8 @@ func measureStore(dir string, lite sqlite) {
 	}, func(*index.Entry, bool) error { cold++; return nil })
 	must(err)
 	v.Close()
-	fmt.Printf("| cold: %d of %d files, without ScoutFS's own part | %.2f s, %.2f s of processor | %.2f s to count them, by %.2f s a million |\n", cold, files,
-		time.Since(start).Seconds(), (cpuTime() - cpu).Seconds(), lite.scan.Seconds()*float64(*inodes), lite.scan.Seconds()*1e6)
+	fmt.Printf("| cold: %d of %d files, without ScoutFS's own part | %.2f s, %.2f s of processor, at most %d MB resident | %.2f s to count them, by %.2f s a million |\n", cold, files,
+		time.Since(start).Seconds(), (cpuTime() - cpu).Seconds(), usage().Maxrss/1024, lite.scan.Seconds()*float64(*inodes), lite.scan.Seconds()*1e6)
 }
 
 // writeAll writes and flushes when it is due; it waits while memory is full.
@@ -247,9 +247,13 @@ func folderSize(dir string) (n int64) {
 	return n
 }
 
-func cpuTime() time.Duration {
-	var r syscall.Rusage
+func usage() (r syscall.Rusage) {
 	must(syscall.Getrusage(syscall.RUSAGE_SELF, &r))
+	return r
+}
+
+func cpuTime() time.Duration {
+	r := usage()
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
