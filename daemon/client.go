@@ -103,36 +103,31 @@ func (c *client) send(batch []byte) error {
 func (c *client) sendPackets(batch []byte) (rest []byte, err error) {
 	size := int(c.req.MaxRecords) * notify.RecordSize
 	for len(batch) > 0 {
-		sent := min(len(batch), size)
-		if sent == len(batch) || c.out == nil {
-			err = c.sendPacket(batch[:sent])
-		} else {
-			var n int
+		n, one := 0, min(len(batch), size)
+		if one < len(batch) && c.out != nil {
 			n, err = c.out.send(c.fd, batch, size)
-			sent = min(len(batch), n*size)
-			c.packets += uint64(n)
-			c.queue.add(n, sent)
+		} else if err = sendOne(c.fd, batch[:one]); err == nil {
+			n = 1
 		}
+		sent := min(len(batch), n*size)
+		c.packets += uint64(n)
+		c.queue.add(n, sent)
+		c.records += uint64(sent / notify.RecordSize)
+		batch = batch[sent:]
 		if err != nil {
 			return batch, err
 		}
-		c.records += uint64(sent / notify.RecordSize)
-		batch = batch[sent:]
 	}
 	return nil, nil
 }
 
 func (c *client) sendPacket(pkt []byte) error {
-	for {
-		err := unix.Send(c.fd, pkt, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err == nil {
-			c.packets++
-			c.queue.add(1, len(pkt))
-		}
-		if err != unix.EINTR {
-			return err
-		}
+	err := sendOne(c.fd, pkt)
+	if err == nil {
+		c.packets++
+		c.queue.add(1, len(pkt))
 	}
+	return err
 }
 
 // isFull tells whether a packet was not sent because there is no room for it.

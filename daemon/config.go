@@ -75,8 +75,8 @@ type config struct {
 	sweep      bool   // only remove what killed daemons left
 
 	// pause is how long to leave records in the kernel after a drain that found
-	// few. It keeps the cost of waking the daemon off the processes that read
-	// files. The ring must not fill up meanwhile.
+	// some, at most. It keeps the cost of waking the daemon off the processes that
+	// read files.
 	pause time.Duration
 
 	maxClients int           // served at once
@@ -115,7 +115,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 	flags := flag.NewFlagSet("scoutfs-notifyd", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&cfg.runDir, "run-dir", cfg.runDir, "make the folders for sockets, one for each file system, in `directory`")
-	flags.Var(cli.Duration(&cfg.pause, 0, maxPause), "pause", "wait for `duration`, 0s to 1s, after a drain that found fewer than 512 records; keeps wake-ups off the readers of files")
+	flags.Var(cli.Duration(&cfg.pause, 0, maxPause), "pause", "wait for `duration`, 0s to 1s, after a drain that found records, or for less when they come in fast; keeps wake-ups off the readers of files")
 	flags.Var(cli.Int(&cfg.maxClients, 1, math.MaxInt), "max-clients", "serve at most `count` clients at once, 1 or more")
 	flags.Var(cli.Int(&cfg.sendBuffer, minSendBuffer, maxSendBuffer), "sndbuf", "size of each client's queue in `bytes`, 131072 to 1073741823, which the kernel doubles")
 	flags.Var(cli.Int(&cfg.queueLimit, minQueueLimit, math.MaxInt), "queues", "let all clients' queues together take `bytes` of memory, 1048576 or more; the longest are cut short first; if not set, half of what the control group may take is enough, too")

@@ -191,7 +191,7 @@ func (l *listener) pollFd() int32 {
 // accept4(2) that finds none, for which the kernel first makes a socket.
 func (l *listener) pending() bool {
 	l.pollfd[0] = unix.PollFd{Fd: int32(l.fd), Events: unix.POLLIN}
-	n, err := unix.Poll(l.pollfd[:], 0)
+	n, err := pollShortly(l.pollfd[:], &unix.Timespec{})
 	return n > 0 || err != nil
 }
 

@@ -16,9 +16,10 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// fullBatch is a drain so large that waiting before the next one could let the
-// ring overflow.
-const fullBatch = notify.RingRecords / 2
+// goodBatch is how full the ring is to be when it is drained, if records come in so fast
+// that it would be fuller after a pause: what comes in until the drain has its turn, and a
+// burst, still fit.
+const goodBatch = notify.RingRecords / 3
 
 // loop is the life of every record: poll, drain, broadcast. It ends when the relay
 // is told to stop, which is no error, or when the source fails.
@@ -27,8 +28,10 @@ const fullBatch = notify.RingRecords / 2
 // that found nothing. While records come in, it drains once every pause instead,
 // so that the kernel finds nobody asleep and has nobody to wake.
 func (r *relay) loop() error {
+	defer r.turn.take()()
 	// There may be records already, since the reader was attached.
 	next, asleep := time.Now(), false
+	last := next
 	for {
 		ready, stop, err := r.poll(next, asleep)
 		if err != nil || stop {
@@ -56,13 +59,25 @@ func (r *relay) loop() error {
 			return notify.ErrUnmounted
 		case n == 0 && ready&(unix.POLLERR|unix.POLLNVAL) != 0:
 			return errors.New("poll reader: the descriptor is in error")
-		case n >= fullBatch:
-			next, asleep = now, false
-		default:
-			// Counted from before the drain: a long round is pause enough.
-			next, asleep = now.Add(r.pause), n == 0
 		}
+		// Counted from before the drain: a long round is pause enough.
+		next, asleep = now.Add(nextPause(r.pause, now.Sub(last), n)), n == 0
+		last = now
+		r.turn.drained(n)
 	}
+}
+
+// nextPause returns how long to wait after a drain that found records which came in since
+// another one: no longer than pause, and not until there would be more than goodBatch. How
+// fast a full ring has filled nobody knows.
+func nextPause(pause, since time.Duration, records int) time.Duration {
+	switch {
+	case records <= goodBatch:
+		return pause
+	case records < notify.RingRecords:
+		return min(pause, since/time.Duration(records)*goodBatch)
+	}
+	return 0
 }
 
 // relayBatch drains the kernel once, sends what that finds to every client, and
@@ -117,6 +132,7 @@ type relay struct {
 	stream  *stream
 	clients *clients
 	pub     *publisher
+	turn    turn
 	stop    int // eventfd, readable once the relay is to stop
 
 	buf     []byte // for drains
@@ -244,12 +260,19 @@ func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err e
 
 // ppoll waits for an event or until a time; the zero time is never.
 func (r *relay) ppoll(fds []unix.PollFd, until time.Time) error {
+	var wait time.Duration
 	var timeout *unix.Timespec
 	if !until.IsZero() {
-		r.timeout = unix.NsecToTimespec(int64(max(0, time.Until(until))))
+		wait = max(0, time.Until(until))
+		r.timeout = unix.NsecToTimespec(int64(wait))
 		timeout = &r.timeout
 	}
-	_, err := unix.Ppoll(fds, timeout, nil)
+	var err error
+	if timeout != nil && wait <= shortWait {
+		_, err = pollShortly(fds, timeout)
+	} else {
+		_, err = unix.Ppoll(fds, timeout, nil)
+	}
 	if err == unix.EINTR {
 		// Nothing is ready, and the kernel has not set revents.
 		for i := range fds {

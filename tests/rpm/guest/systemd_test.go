@@ -279,6 +279,34 @@ func TestMachine(t *testing.T) {
 }
 
 // The README's commands, with mount(8) and umount(8).
+// yields checks that the daemon has the unit's nice value, and that one thread of it, the
+// relay's, may set the policy with which an access that wakes it is not interrupted.
+func (f *fs) yields() {
+	f.t.Helper()
+	stats, err := filepath.Glob("/proc/" + f.property("MainPID") + "/task/*/stat")
+	if err != nil || len(stats) == 0 {
+		f.t.Fatalf("the threads of %s: %v, %v", f.unit, stats, err)
+	}
+	batch := 0
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		fields := strings.Fields(rest) // from the third on, as proc_pid_stat(5) counts
+		if nice, want := fields[19-3], f.property("Nice"); nice != want || want != "-10" {
+			f.t.Errorf("%s: nice value %s, the unit has %s", name, nice, want)
+		}
+		if fields[41-3] == strconv.Itoa(unix.SCHED_BATCH) {
+			batch++
+		}
+	}
+	if batch != 1 {
+		f.t.Errorf("%d threads of the daemon have SCHED_BATCH, should be 1", batch)
+	}
+}
+
 func TestPlainMount(t *testing.T) {
 	f := newFS(t, "scoutfs", 0xa1)
 	f.mount()
@@ -286,6 +314,7 @@ func TestPlainMount(t *testing.T) {
 	f.await("active")
 	c := f.tail()
 	c.sees("one")
+	f.yields()
 
 	// umount(8) succeeds although there is a client, and the stream ends.
 	f.umount()
