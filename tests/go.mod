@@ -7,6 +7,7 @@ require golang.org/x/sys v0.46.0
 require (
 	git.anomalous.dev/alphacentri/scoutfs-notify v0.0.0-00010101000000-000000000000
 	github.com/cavaliergopher/cpio v1.0.1
+	github.com/cilium/ebpf v0.20.0
 	github.com/creack/pty v1.1.24
 	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/prometheus/client_model v0.6.2
