@@ -88,6 +88,10 @@ bench: ## what observing costs, beside fanotify, inotify and eBPF, into docs/cos
 bench-relay: ## the relay beside a loop of the same system calls, and its share of a processor, as root
 	go test -run '^$$' -bench '^Benchmark(Beside|Share)$$' -benchtime 100x -timeout 30m ./daemon
 
+.PHONY: pictures
+pictures: ## draw the pictures of the README anew, of an invented hour: look at them
+	go -C cmd/scoutfs-notify test -count=1 -run '^TestReadme$$' ./picture -update
+
 ##@ Develop
 
 .PHONY: check

@@ -42,6 +42,7 @@ Commands:
   tail     print each access as it happens, or those in a recording
   top      show who reads most, and what, on a live screen
   record   keep the accesses in a file
+  picture  draw when, where, how often and by whom files are read
   stat     show how the daemon and the kernel's part are doing
   cold     list the files that were not accessed for some time
   hot      list the files that were accessed most in some time
@@ -162,13 +163,14 @@ func usagef(command, format string, a ...any) error {
 
 // commands run until they are done or the context is.
 var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
-	"cold":   runIndexed("cold"),
-	"hot":    runIndexed("hot"),
-	"last":   runIndexed("last"),
-	"record": runRecord,
-	"stat":   runStat,
-	"tail":   runTail,
-	"top":    runTop,
+	"cold":    runIndexed("cold"),
+	"hot":     runIndexed("hot"),
+	"last":    runIndexed("last"),
+	"picture": runPicture,
+	"record":  runRecord,
+	"stat":    runStat,
+	"tail":    runTail,
+	"top":     runTop,
 }
 
 func main() {
@@ -215,7 +217,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 // dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
-		return usagef("", "a command is missing: tail, top, record, stat, cold, hot or last")
+		return usagef("", "a command is missing: tail, top, record, picture, stat, cold, hot or last")
 	}
 	switch args[0] {
 	case "help":
@@ -232,7 +234,7 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
-		return usagef("", "there is no command %q: the commands are tail, top, record, stat, cold, hot and last", args[0])
+		return usagef("", "there is no command %q: the commands are tail, top, record, picture, stat, cold, hot and last", args[0])
 	}
 	return cmd(ctx, env, args[1:])
 }
