@@ -110,8 +110,9 @@ func (c *config) fill(ctx context.Context, env *environment, fsid notify.ID) (er
 		return err
 	}
 	defer func() {
+		// It matters more than that the program was told to stop.
 		if e := s.Close(); e != nil {
-			err = errors.Join(err, e)
+			err = e
 		}
 	}()
 	n := s.Node()

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 
@@ -33,7 +32,7 @@ func runMerge(_ context.Context, env *environment, args []string) error {
 	defer closeViews(views)
 	entries, err := index.Merge(out, views)
 	if err != nil {
-		return errors.Join(fmt.Errorf("merge into %s: %w", out, err))
+		return fmt.Errorf("merge into %s: %w", out, err)
 	}
 	_, err = fmt.Fprintf(env.stdout, "%s: %d entries of %d stores\n", out, entries, len(views))
 	return err
