@@ -67,6 +67,27 @@ func TestPictureFor(t *testing.T) {
 	}
 }
 
+// A recording is drawn as a mount is, and top sums it up.
+func TestPictureRecording(t *testing.T) {
+	socket := fakeDaemon(t, func(c *fakeClient) {
+		c.say(records(sampleRecords[:1]...)...)
+		c.say(&notify.End{Seq: sampleRecords[0].Seq, Reason: notify.EndUnmounted})
+	})
+	file := filepath.Join(t.TempDir(), "x.rec")
+	if status, _, stderr := runCommand("record", "-count", "1", file, socket); status != 0 {
+		t.Fatalf("record: exit status %d, %s", status, stderr)
+	}
+	for kind := range pictures {
+		// -for is for mounts.
+		if status, stdout, stderr := runCommand("picture", "-for", "1ns", kind, file); status != 0 || !strings.Contains(stdout, "lost nothing") || strings.Contains(stdout, "no accesses") {
+			t.Errorf("%s: exit status %d, %s\n%s", kind, status, stderr, stdout)
+		}
+	}
+	if status, stdout, stderr := runCommand("top", file); status != 0 || !strings.Contains(stdout, "  inode 42\n") {
+		t.Errorf("top: exit status %d, %s\n%s", status, stderr, stdout)
+	}
+}
+
 func TestPictureUsage(t *testing.T) {
 	for _, tt := range []struct {
 		args   []string
