@@ -6,6 +6,7 @@ require (
 	charm.land/bubbletea/v2 v2.0.9
 	git.anomalous.dev/alphacentri/scoutfs-notify v0.0.0-00010101000000-000000000000
 	github.com/charmbracelet/x/ansi v0.11.7
+	github.com/klauspost/compress v1.18.4
 	golang.org/x/sys v0.46.0
 )
 
@@ -24,7 +25,5 @@ require (
 	github.com/xo/terminfo v0.0.0-20220910002029-abceb7e1c41e // indirect
 	golang.org/x/sync v0.21.0 // indirect
 )
-
-require github.com/klauspost/compress v1.18.4
 
 replace git.anomalous.dev/alphacentri/scoutfs-notify => ../..

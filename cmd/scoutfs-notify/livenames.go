@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"path/filepath"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/names"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
@@ -21,6 +23,8 @@ type liveNames struct {
 	wantPaths bool
 	device    notify.Device
 	paths     *names.Paths // nil if they are not wanted, or nothing is mounted yet
+
+	under notify.MountPoint // what the folders are on that are wanted; checked once
 }
 
 func newLiveNames(env *environment, paths bool) *liveNames {
@@ -31,15 +35,30 @@ func newLiveNames(env *environment, paths bool) *liveNames {
 func (n *liveNames) follow(events iter.Seq2[notify.Event, error]) iter.Seq2[notify.Event, error] {
 	return func(yield func(notify.Event, error) bool) {
 		for ev, err := range events {
-			if h, ok := ev.(*notify.Hello); ok && n.wantPaths && h.Device != n.device {
-				n.closePaths()
-				n.device, n.paths = h.Device, names.NewPaths(h.Device)
+			if h, ok := ev.(*notify.Hello); ok {
+				if err := n.meet(h); err != nil {
+					yield(nil, err)
+					return
+				}
 			}
 			if !yield(ev, err) {
 				return
 			}
 		}
 	}
+}
+
+// meet finds out what is mounted.
+func (n *liveNames) meet(h *notify.Hello) error {
+	if n.under.Path != "" && h.Device != (notify.Device{}) && n.under.Device != h.Device {
+		return fmt.Errorf("look for files below a folder on %s: it is another file system", n.under.Path)
+	}
+	n.under.Path = ""
+	if n.wantPaths && h.Device != n.device {
+		n.closePaths()
+		n.device, n.paths = h.Device, names.NewPaths(h.Device)
+	}
+	return nil
 }
 
 func (n *liveNames) close() {
@@ -52,6 +71,38 @@ func (n *liveNames) closePaths() {
 		n.paths.Close()
 	}
 	n.paths = nil
+}
+
+// below sets what tells whether a file is in one of the folders that are wanted.
+func (n *liveNames) below(env *environment, p *picker) error {
+	if len(p.under) == 0 {
+		return nil
+	}
+	var dirs []uint64
+	for _, dir := range p.under {
+		ino, err := names.Ino(dir)
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, ino)
+		if path, err := filepath.Abs(dir); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err == nil {
+				n.under, _ = env.mountOf(path) // without /proc there is no check
+			}
+		}
+	}
+	p.below = func(ctx context.Context, ino uint64) (bool, error) {
+		if n.paths == nil {
+			return false, names.ErrUnknown
+		}
+		for _, dir := range dirs {
+			if below, err := n.paths.Below(ctx, ino, dir); below || err != nil {
+				return below, err
+			}
+		}
+		return false, nil
+	}
+	return nil
 }
 
 func (n *liveNames) path(ctx context.Context, ino uint64) names.Path {

@@ -60,7 +60,9 @@ type environment struct {
 	stderr io.Writer
 	height func() int // of the terminal in lines, 0 if stdout is not one
 
-	progress bool // stderr is a terminal: say how long work goes
+	width    func() int // of it in columns, 0 if it is not one
+	colours  bool       // it shows them
+	progress bool       // stderr is a terminal: say how long work goes
 
 	mountOf func(path string) (notify.MountPoint, error)
 	mounts  func() ([]notify.MountPoint, error) // of ScoutFS
@@ -88,6 +90,8 @@ func systemEnvironment() *environment {
 		stdout:    os.Stdout,
 		stderr:    os.Stderr,
 		height:    func() int { return terminalHeight(os.Stdout) },
+		width:     func() int { return terminalWidth(os.Stdout) },
+		colours:   os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 		progress:  terminalHeight(os.Stderr) > 0,
 		mountOf:   notify.MountOf,
 		mounts:    notify.Mounts,
@@ -125,6 +129,18 @@ func liveTerminal() *os.File {
 		return nil
 	}
 	return os.Stdout
+}
+
+// terminalWidth returns how many columns a terminal has, 0 if f is not one.
+func terminalWidth(f *os.File) int {
+	ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	if ws.Col == 0 {
+		return 80 // the terminal does not know
+	}
+	return int(ws.Col)
 }
 
 // awaitHangup returns when nobody can read what is written to f any more: the

@@ -48,7 +48,7 @@ func runCommand(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	env := systemEnvironment()
 	env.stdout, env.stderr = &out, &errs
-	env.height, env.progress = func() int { return 0 }, false
+	env.height, env.width, env.progress = func() int { return 0 }, func() int { return 0 }, false
 	status = run(context.Background(), env, args)
 	return status, out.String(), errs.String()
 }
@@ -89,12 +89,18 @@ func TestCommandLine(t *testing.T) {
 		{"tail dash dash", []string{"tail", "--", "-json"}, 1, "", "find the socket for -json: no such file or directory" + nameOne},
 		{"tail dash dash in between", []string{"tail", dir + "/none", "--", "-json"}, 64, "", "expected one mount point, got 2 arguments\n"},
 		{"tail flag", []string{"tail", "-x", "a"}, 64, "", "flag provided but not defined: -x\nTry 'scoutfs-notify tail -help'.\n"},
-		{"tail count", []string{"tail", "-n", "-1", "a"}, 64, "", `invalid value "-1" for flag -n` + aNumber},
+		{"tail count", []string{"tail", "-count", "-1", "a"}, 64, "", `invalid value "-1" for flag -count` + aNumber},
 		{"tail types", []string{"tail", "-type", "open,write", "a"}, 64, "", `tail: invalid value "open,write" for flag -type: "write" is neither open nor read` + "\n"},
-		{"tail users", []string{"tail", "-uid", "1", "-not-uid", "2", "a"}, 64, "", "tail: -uid and -not-uid: only one of them can be given\nTry 'scoutfs-notify tail -help'.\n"},
-		{"tail processes", []string{"tail", "-not-pid", "1", "-pid", "2", "a"}, 64, "", "tail: -pid and -not-pid: only one of them can be given\n"},
+		{"tail users", []string{"tail", "-user", "1", "-exclude-user", "2", "a"}, 64, "", "tail: -user and -exclude-user: only one of them can be given\nTry 'scoutfs-notify tail -help'.\n"},
+		{"tail processes", []string{"tail", "-exclude-pid", "1", "-pid", "2", "a"}, 64, "", "tail: -pid and -exclude-pid: only one of them can be given\n"},
+		{"tail commands", []string{"tail", "-exclude-comm", "cat", "-comm", "dd", "a"}, 64, "", "tail: -comm and -exclude-comm: only one of them can be given\n"},
+		{"tail formats", []string{"tail", "-json", "-0", "a"}, 64, "", "tail: -json and -0: only one of them can be given\n"},
+		{"tail past", []string{"tail", "-n", "10", dir}, 64, "", "tail: -n is for recordings, a mount has no past; -count 10 ends after as many accesses\n"},
+		{"tail every", []string{"tail", "-every", "1s", "-count", "1", "a"}, 64, "", "tail: -every has lines for files"},
+		{"tail under", []string{"tail", "-under", dir + "/none", socket}, 1, "", "stat " + dir + "/none: no such file or directory"},
+		{"tail time", []string{"tail", "-time", "x", "a"}, 64, "", `invalid value "x" for flag -time: not one of clock, date, iso, unix`},
 		{"tail idle", []string{"tail", "-idle", "9ms", "a"}, 64, "", `invalid value "9ms" for flag -idle: out of range: 10ms to 24h0m0s` + "\n"},
-		{"top user", []string{"top", "-uid", "root", "a"}, 64, "", `top: invalid value "root" for flag -uid: "root" is not a whole number from 0 to 4294967295` + "\n"},
+		{"top user", []string{"top", "-user", "no such user", "a"}, 64, "", `top: invalid value "no such user" for flag -user: "no such user" is not a user: there is none of that name` + "\n"},
 		{"top help", []string{"top", "-h"}, 0, "Usage: scoutfs-notify top", ""},
 		{"top by", []string{"top", "-by", "x", "a"}, 64, "", `top: invalid value "x" for flag -by: not one of file, directory, user, process, command` + "\nTry 'scoutfs-notify top -help'.\n"},
 		{"top sort", []string{"top", "-sort", "x", "a"}, 64, "", `top: invalid value "x" for flag -sort: not one of bytes, reads, opens, events`},

@@ -65,7 +65,10 @@ func runRecord(ctx context.Context, env *environment, args []string) error {
 		ctx, cancel = context.WithTimeout(ctx, duration)
 		defer cancel()
 	}
-	return r.run(ctx, mount, f, *paths, count)
+	pick := ff.picker()
+	err = r.run(ctx, mount, options{dialer: dialer(env, f), follow: true, paths: *paths, pick: pick}, count)
+	pick.tell(env.stderr, "record")
+	return err
 }
 
 const (
@@ -93,7 +96,7 @@ type recorder struct {
 	told     time.Time
 }
 
-func (r *recorder) run(ctx context.Context, mount string, f notify.Filter, paths bool, count uint64) (err error) {
+func (r *recorder) run(ctx context.Context, mount string, o options, count uint64) (err error) {
 	if r.w, err = recording.Append(r.path); err != nil {
 		if errors.Is(err, recording.ErrDamaged) {
 			err = fmt.Errorf("%w: move it away; what it has up to there can be read", err)
@@ -101,12 +104,11 @@ func (r *recorder) run(ctx context.Context, mount string, f notify.Filter, paths
 		return err
 	}
 	defer func() { err = cmp.Or(r.w.Close(), err) }()
-	d := dialer(r.env, f)
-	d.Idle = recordIdle
-	if d.Resume, err = r.place(); err != nil {
+	o.dialer.Idle = recordIdle
+	if o.dialer.Resume, err = r.place(); err != nil {
 		return err
 	}
-	src, err := openSource(ctx, r.env, mount, options{dialer: d, follow: true, paths: paths})
+	src, err := openSource(ctx, r.env, "record", mount, o)
 	if err != nil {
 		return err
 	}
@@ -118,7 +120,7 @@ func (r *recorder) run(ctx context.Context, mount string, f notify.Filter, paths
 		case err != nil:
 			return explain(r.env, fmt.Errorf("record %s: %w", mount, err), mount)
 		}
-		if err := r.keepEvent(ctx, src.names, ev, paths); err != nil {
+		if err := r.keepEvent(ctx, src.names, ev, o.paths); err != nil {
 			return err
 		}
 		if count > 0 && r.accesses == count {
@@ -177,9 +179,7 @@ func (r *recorder) keepEvent(ctx context.Context, n namer, ev notify.Event, path
 		addLoss(&r.lost, ev)
 	case *notify.Record:
 		r.accesses++
-		if err := r.keepNames(ctx, n, ev, paths); err != nil {
-			return err
-		}
+		r.keepNames(ctx, n, ev, paths)
 	}
 	if err := r.w.Write(ev); err != nil {
 		return err
@@ -191,21 +191,20 @@ func (r *recorder) keepEvent(ctx context.Context, n namer, ev notify.Event, path
 	return nil
 }
 
-func (r *recorder) keepNames(ctx context.Context, n namer, rec *notify.Record, paths bool) error {
-	err := errors.Join(
-		r.w.Name(recording.Command, uint64(rec.PID), n.command(rec)),
-		r.w.Name(recording.User, uint64(rec.UID), n.user(rec.UID)),
-		r.w.Name(recording.Group, uint64(rec.GID), n.group(rec.GID)),
-	)
+func (r *recorder) keepNames(ctx context.Context, n namer, rec *notify.Record, paths bool) {
+	r.w.Name(recording.Command, uint64(rec.PID), n.command(rec))
+	r.w.Name(recording.User, uint64(rec.UID), n.user(rec.UID))
+	r.w.Name(recording.Group, uint64(rec.GID), n.group(rec.GID))
 	if !paths {
-		return err
+		return
 	}
 	p := n.path(ctx, rec.Ino)
 	unlinked := ""
 	if errors.Is(p.Err, notify.ErrUnlinked) {
 		unlinked = "unlinked"
 	}
-	return errors.Join(err, r.w.Name(recording.Path, rec.Ino, p.Text), r.w.Name(recording.Unlinked, rec.Ino, unlinked))
+	r.w.Name(recording.Path, rec.Ino, p.Text)
+	r.w.Name(recording.Unlinked, rec.Ino, unlinked)
 }
 
 // rotate ends the file under another name and starts a new one.

@@ -112,7 +112,7 @@ func TestTailRecording(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	for _, args := range [][]string{{"-json"}, {}, {"-type", "read", "-json"}} {
-		_, live, _ := runCommand(append([]string{"tail", "-n=3", socket}, args...)...)
+		_, live, _ := runCommand(append([]string{"tail", "-count=3", socket}, args...)...)
 		_, got, stderr := runCommand(append([]string{"tail", path}, args...)...)
 		if len(args) == 3 { // the fake daemon does not filter
 			lines := strings.SplitAfter(live, "\n")

@@ -4,11 +4,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"iter"
+	"math"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
@@ -18,49 +17,125 @@ import (
 const tailAbout = `Prints a line for each access, in the order in which they happened, and one for
 each loss as soon as it is known: "lost 17 records (queue)". Ends with the stream
 and says why; with -f it goes on when the daemon is back or the file system is
-mounted again, and prints what it missed meanwhile.
+mounted again, and prints what it missed meanwhile. On a terminal the lines have
+columns that fit.
 
-scoutfs-notify(1) says what the lines mean, and what the objects of -json are.
+scoutfs-notify-tail(1) says what the lines mean, and what the objects of -json are.
 `
+
+// tailFlags are the flags of tail.
+type tailFlags struct {
+	json, nul, follow, paths, names bool
+	count, last, since              uint64
+	idle, every                     time.Duration
+	time                            string
+	filter                          filterFlags
+}
+
+func (tf *tailFlags) define(flags *flag.FlagSet) {
+	flags.BoolVar(&tf.json, "json", false, "print JSON Lines")
+	flags.BoolVar(&tf.nul, "0", false, "print the files' paths and nothing else, each as it is with a NUL after it, as xargs -0 takes them")
+	flags.BoolVar(&tf.follow, "f", false, "go on over restarts of the daemon, unmounts and mounts")
+	flags.BoolVar(&tf.follow, "follow", false, "the same as -f")
+	flags.BoolVar(&tf.paths, "paths", false, "print the files' paths")
+	flags.BoolVar(&tf.names, "names", false, "print the names of users, groups and processes")
+	flags.Var(cli.Count(&tf.count), "count", "end after `count` accesses; 0 for never (the default)")
+	flags.Var(cli.Count(&tf.last), "n", "of a recording, print the last `count` accesses and what is between them; 0 for all (the default)")
+	flags.Var(cli.Count(&tf.since), "since", "start with access `number`; what was missed since then is a loss")
+	flags.Var(cli.Duration(&tf.idle, notify.IdleMin, notify.IdleMax), "idle", "print a sign of life whenever there was nothing to tell for `duration`, at least 10ms")
+	flags.Var(cli.Duration(&tf.every, 0, math.MaxInt64), "every", "print a line for each file that was accessed in each `duration`, instead of one for each access")
+	tf.time = "clock"
+	flags.Var(cli.Choice(&tf.time, "clock", "date", "iso", "unix"), "time", "print times in this `format`: clock, date, iso or unix")
+	tf.filter.define(flags)
+}
 
 // runTail is the command tail.
 func runTail(ctx context.Context, env *environment, args []string) error {
 	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
-	asJSON := flags.Bool("json", false, "print JSON Lines")
-	follow := flags.Bool("f", false, "go on over restarts of the daemon, unmounts and mounts")
-	flags.BoolVar(follow, "follow", false, "the same as -f")
-	var count uint64
-	flags.Var(cli.Count(&count), "n", "end after `count` records; 0 for never (the default)")
-	var idle time.Duration
-	flags.Var(cli.Duration(&idle, notify.IdleMin, notify.IdleMax), "idle", "print a sign of life whenever there was nothing to tell for `duration`, at least 10ms")
-	var ff filterFlags
-	ff.define(flags)
+	var tf tailFlags
+	tf.define(flags)
 	mount, err := parseFlags(env, flags, tailAbout, args)
 	if err != nil {
 		return err
 	}
-	f, err := ff.filter("tail")
+	o, err := tf.options(env, mount)
 	if err != nil {
 		return err
 	}
-	d := dialer(env, f)
-	d.Idle = idle.Truncate(time.Millisecond)
-
-	out := newEagerWriter(env.stdout)
-	var p printer = &textPrinter{w: out, follow: *follow}
-	if *asJSON {
-		p = newJSONPrinter(out)
-	}
-	src, err := openSource(ctx, env, mount, options{dialer: d, follow: *follow})
+	src, err := openSource(ctx, env, "tail", mount, o)
 	if err != nil {
 		return err
 	}
 	defer src.close()
-	end, err := tail(src.events, p, count)
+	out := newEagerWriter(env.stdout)
+	events := src.events
+	if tf.last > 0 {
+		events, err = lastAccesses(events, tf.last, func() (*source, error) {
+			o, err := tf.options(env, mount)
+			if err != nil {
+				return nil, err
+			}
+			return openSource(ctx, env, "tail", mount, o)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	end, err := tail(ctx, events, tf.printer(ctx, env, src, out), tf.count)
 	if ferr := out.close(); ferr != nil {
 		return ferr // also if it was a write that failed before
 	}
+	o.pick.tell(env.stderr, "tail")
 	return ended(env, end, err, "tail", mount)
+}
+
+// options returns what the flags ask for.
+func (tf *tailFlags) options(env *environment, mount string) (o options, err error) {
+	f, err := tf.filter.filter("tail")
+	if err != nil {
+		return o, err
+	}
+	switch {
+	case tf.json && tf.nul:
+		return o, usagef("tail", "-json and -0: only one of them can be given")
+	case tf.every > 0 && (tf.count > 0 || tf.last > 0 || tf.nul):
+		return o, usagef("tail", "-every has lines for files, which -count, -n and -0 are not for")
+	case tf.last > 0 && !isRecording(env, mount):
+		return o, usagef("tail", "-n is for recordings, a mount has no past; -count %d ends after as many accesses", tf.last)
+	}
+	tf.paths = tf.paths || tf.nul
+	d := dialer(env, f)
+	d.Idle = tf.idle.Truncate(time.Millisecond)
+	if tf.every > 0 {
+		// Lines are due although nothing comes.
+		d.Idle = min(max(tf.every/4, notify.IdleMin), notify.IdleMax).Truncate(time.Millisecond)
+	}
+	return options{dialer: d, follow: tf.follow, paths: tf.paths, pick: tf.filter.picker(), since: tf.since}, nil
+}
+
+// printer returns what prints as the flags say.
+func (tf *tailFlags) printer(ctx context.Context, env *environment, src *source, out *eagerWriter) printer {
+	names := asked{ctx: ctx, namer: src.names, names: tf.names, paths: tf.paths}
+	var p printer
+	switch {
+	case tf.nul:
+		return &pathPrinter{w: out, names: names}
+	case tf.json:
+		p = newJSONPrinter(out, names)
+	case env.width() > 0:
+		names.names = true
+		p = newColumns(out, names, times[tf.time], env.width, tf.follow, env.colours)
+	default:
+		p = &textPrinter{w: out, names: names, time: times[tf.time], follow: tf.follow}
+	}
+	if tf.every > 0 {
+		s := &summary{p: p, every: tf.every, files: make(map[uint64]*fileSum), idle: tf.idle > 0}
+		if !src.recorded {
+			s.now = env.now
+		}
+		return s
+	}
+	return p
 }
 
 // ended turns the end of a stream into the end of the command: one that whoever waits
@@ -79,13 +154,13 @@ func ended(env *environment, end *notify.End, err error, command, mount string) 
 	return nil
 }
 
-// tail prints events until there have been count records, or if that is 0 all. It
+// tail prints events until there have been count accesses, or if that is 0 all. It
 // returns the last event if that is the end of the stream.
-func tail(events iter.Seq2[notify.Event, error], p printer, count uint64) (end *notify.End, err error) {
+func tail(ctx context.Context, events iter.Seq2[notify.Event, error], p printer, count uint64) (end *notify.End, err error) {
 	n := uint64(0)
 	for ev, err := range events {
 		if err != nil {
-			return nil, err
+			return nil, closePrinter(p, err)
 		}
 		if err := p.print(ev); err != nil {
 			return nil, err
@@ -100,123 +175,44 @@ func tail(events iter.Seq2[notify.Event, error], p printer, count uint64) (end *
 			end = ev
 		}
 	}
-	return end, nil
+	return end, closePrinter(p, ctx.Err())
 }
 
-// printer prints a stream's events.
-type printer interface {
-	print(ev notify.Event) error
-}
-
-// textPrinter prints lines for people.
-type textPrinter struct {
-	w      io.Writer
-	follow bool // tell one stream from the next
-	buf    []byte
-}
-
-func (p *textPrinter) print(ev notify.Event) error {
-	b := p.buf[:0]
-	switch ev := ev.(type) {
-	case *notify.Record:
-		b = appendRecord(b, ev)
-	case *notify.Lost:
-		b = fmt.Appendln(b, ev)
-	case *notify.Idle:
-		b = appendTime(b, ev.Time)
-		b = fmt.Appendf(b, " idle, told up to number %d\n", ev.Seq)
-	case *notify.Hello:
-		if !p.follow {
-			return nil
+// closePrinter has a printer print what it has kept. The error is err, or that of
+// printing.
+func closePrinter(p printer, err error) error {
+	if c, ok := p.(interface{ close() error }); ok {
+		if cerr := c.close(); cerr != nil {
+			return cerr
 		}
-		b = fmt.Appendf(b, "connected: mount %v of file system %v, next is number %s\n", ev.RID, ev.FSID, number(ev.Next))
-	case *notify.End:
-		if !p.follow {
-			return nil // the command ends with it
-		}
-		b = fmt.Appendf(b, "ended: %v\n", ev.Reason)
-	case *notify.Waiting:
-		b = fmt.Appendf(b, "waiting: %s\n", printable(ev.Err.Error()))
 	}
-	p.buf = b
-	_, err := p.w.Write(b)
 	return err
 }
 
-// number writes the number of an access.
-func number(seq uint64) string {
-	if seq == 0 {
-		return "not known yet"
+// lastAccesses passes on the last accesses of a recording, and what is between them and
+// after. again opens the same recording.
+func lastAccesses(events iter.Seq2[notify.Event, error], count uint64, again func() (*source, error)) (iter.Seq2[notify.Event, error], error) {
+	src, err := again()
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Sprint(seq)
-}
-
-func appendTime(b []byte, t time.Time) []byte { return t.Local().AppendFormat(b, "15:04:05.000000") }
-
-func appendRecord(b []byte, r *notify.Record) []byte {
-	b = appendTime(b, r.Time())
-	b = fmt.Appendf(b, " %-4s ino %d", r.Type, r.Ino)
-	if r.Type == notify.TypeRead {
-		b = fmt.Appendf(b, " offset %d length %d", r.Offset, r.Length)
+	defer src.close()
+	skip := uint64(0)
+	for ev := range src.events { // its error comes again
+		if _, ok := ev.(*notify.Record); ok {
+			skip++
+		}
 	}
-	b = fmt.Appendf(b, " pid %d", r.PID)
-	if r.TID != r.PID {
-		b = fmt.Appendf(b, " tid %d", r.TID)
-	}
-	return fmt.Appendf(b, " uid %d gid %d flags %s\n", r.UID, r.GID, flagNames(r.OpenFlags))
-}
-
-// jsonPrinter prints JSON Lines. The order of the types' fields is that of the output.
-type jsonPrinter struct {
-	enc *json.Encoder
-	raw *json.Encoder // for texts from outside
-}
-
-func newJSONPrinter(w io.Writer) *jsonPrinter {
-	return &jsonPrinter{json.NewEncoder(w), json.NewEncoder(printableJSON{w})}
-}
-
-// control is what the objects for control records begin with.
-type control struct {
-	Type   notify.Type `json:"type"`
-	TimeNS uint64      `json:"time_ns"`
-}
-
-func newControl(typ notify.Type, t time.Time) control { return control{typ, uint64(t.UnixNano())} }
-
-func (p *jsonPrinter) print(ev notify.Event) error {
-	switch ev := ev.(type) {
-	case *notify.Record:
-		return p.enc.Encode(struct {
-			*notify.Record
-			Time time.Time `json:"time"`
-		}{ev, ev.Time()})
-	case *notify.Hello:
-		return p.enc.Encode(struct {
-			control
-			*notify.Hello
-		}{newControl(notify.TypeHello, ev.Time), ev})
-	case *notify.Lost:
-		return p.enc.Encode(struct {
-			control
-			*notify.Lost
-		}{newControl(notify.TypeLost, ev.Time), ev})
-	case *notify.Idle:
-		return p.enc.Encode(struct {
-			control
-			*notify.Idle
-		}{newControl(notify.TypeIdle, ev.Time), ev})
-	case *notify.End:
-		return p.enc.Encode(struct {
-			control
-			*notify.End
-			Code uint32 `json:"code"`
-		}{newControl(notify.TypeEnd, ev.Time), ev, uint32(ev.Reason)})
-	case *notify.Waiting:
-		return p.raw.Encode(struct {
-			Type  string `json:"type"`
-			Error string `json:"error"`
-		}{"waiting", ev.Err.Error()})
-	}
-	return nil
+	skip -= min(skip, count)
+	return func(yield func(notify.Event, error) bool) {
+		for ev, err := range events {
+			_, access := ev.(*notify.Record)
+			if (err != nil || skip == 0) && !yield(ev, err) {
+				return
+			}
+			if access && skip > 0 {
+				skip--
+			}
+		}
+	}, nil
 }

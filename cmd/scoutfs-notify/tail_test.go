@@ -58,21 +58,21 @@ lost 6 records, and maybe any number besides (kernel+away)
 			"00:00:00.000000 type9 ino 0 pid 0 uid 0 gid 0 flags O_RDONLY\n", unmounted},
 		{"loss alone", nil, []notify.Event{&notify.Lost{First: 5, Last: 5, Count: 1, Cause: notify.LostKernel}, &notify.End{Seq: 5, Reason: notify.EndStopping}},
 			"lost 1 record (kernel)\n", "the stream ended: scoutfs-notifyd was stopped"},
-		{"count", []string{"-n", "1"}, all, `22:13:20.123456 open ino 42 pid 7 uid 1000 gid 100 flags O_RDWR|O_CREAT
+		{"count", []string{"-count", "1"}, all, `22:13:20.123456 open ino 42 pid 7 uid 1000 gid 100 flags O_RDWR|O_CREAT
 `, ""},
-		{"count after a loss", []string{"-n", "3"}, all[:4], `22:13:20.123456 open ino 42 pid 7 uid 1000 gid 100 flags O_RDWR|O_CREAT
+		{"count after a loss", []string{"-count", "3"}, all[:4], `22:13:20.123456 open ino 42 pid 7 uid 1000 gid 100 flags O_RDWR|O_CREAT
 22:13:20.123457 read ino 42 offset 4096 length 100 pid 7 tid 8 uid 0 gid 0 flags O_RDONLY
 lost 17 records (queue)
 22:13:21.000000 read ino 18446744073709551615 offset 9223372036854775808 length 18446744073709551615 pid 4294967295 tid 1 uid 4294967295 gid 4294967295 flags ` + allFlags + `
 `, ""},
-		{"json", []string{"-json"}, all, `{"type":"hello","time_ns":1700000002000000500,"next":5,"time":"2023-11-14T22:13:22.0000005Z","fsid":"0123456789abcdef","rid":"fedcba9876543210","daemon_start":"2023-11-14T22:13:20Z","reader_start":"2023-11-14T22:13:21Z","device":"0:42","version":2}
-{"seq":5,"time_ns":1700000000123456789,"ino":42,"offset":0,"length":0,"pid":7,"tid":7,"uid":1000,"gid":100,"open_flags":32834,"type":"open","flags":0,"time":"2023-11-14T22:13:20.123456789Z"}
-{"seq":6,"time_ns":1700000000123457000,"ino":42,"offset":4096,"length":100,"pid":7,"tid":8,"uid":0,"gid":0,"open_flags":32768,"type":"read","flags":0,"time":"2023-11-14T22:13:20.123457Z"}
-{"type":"lost","time_ns":1700000002000000500,"first":7,"last":23,"count":17,"at_most":false,"unknown":false,"cause":"queue","time":"2023-11-14T22:13:22.0000005Z"}
-{"seq":24,"time_ns":1700000001000000000,"ino":18446744073709551615,"offset":9223372036854775808,"length":18446744073709551615,"pid":4294967295,"tid":1,"uid":4294967295,"gid":4294967295,"open_flags":4294967295,"type":"read","flags":65535,"time":"2023-11-14T22:13:21Z"}
-{"type":"lost","time_ns":1700000002000000500,"first":25,"last":30,"count":6,"at_most":true,"unknown":true,"cause":"kernel+away","time":"2023-11-14T22:13:22.0000005Z"}
-{"type":"idle","time_ns":1700000002000000500,"seq":30,"time":"2023-11-14T22:13:22.0000005Z"}
-{"type":"end","time_ns":1700000002000000500,"seq":30,"reason":"the file system was unmounted","time":"2023-11-14T22:13:22.0000005Z","code":1}
+		{"json", []string{"-json"}, all, `{"type":"hello","time_ns":1700000002000000500,"next":5,"fsid":"0123456789abcdef","rid":"fedcba9876543210","device":"0:42","version":2,"time":"2023-11-14T22:13:22.000000500Z","daemon_start":"2023-11-14T22:13:20.000000000Z","reader_start":"2023-11-14T22:13:21.000000000Z"}
+{"seq":5,"time_ns":1700000000123456789,"ino":42,"offset":0,"length":0,"pid":7,"tid":7,"uid":1000,"gid":100,"open_flags":32834,"type":"open","flags":0,"time":"2023-11-14T22:13:20.123456789Z","open_flag_names":"O_RDWR|O_CREAT"}
+{"seq":6,"time_ns":1700000000123457000,"ino":42,"offset":4096,"length":100,"pid":7,"tid":8,"uid":0,"gid":0,"open_flags":32768,"type":"read","flags":0,"time":"2023-11-14T22:13:20.123457000Z","open_flag_names":"O_RDONLY"}
+{"type":"lost","time_ns":1700000002000000500,"first":7,"last":23,"count":17,"at_most":false,"unknown":false,"cause":"queue","time":"2023-11-14T22:13:22.000000500Z"}
+{"seq":24,"time_ns":1700000001000000000,"ino":18446744073709551615,"offset":9223372036854775808,"length":18446744073709551615,"pid":4294967295,"tid":1,"uid":4294967295,"gid":4294967295,"open_flags":4294967295,"type":"read","flags":65535,"time":"2023-11-14T22:13:21.000000000Z","open_flag_names":"` + allFlags + `"}
+{"type":"lost","time_ns":1700000002000000500,"first":25,"last":30,"count":6,"at_most":true,"unknown":true,"cause":"kernel+away","time":"2023-11-14T22:13:22.000000500Z"}
+{"type":"idle","time_ns":1700000002000000500,"seq":30,"time":"2023-11-14T22:13:22.000000500Z"}
+{"type":"end","time_ns":1700000002000000500,"seq":30,"reason":"the file system was unmounted","time":"2023-11-14T22:13:22.000000500Z","code":1}
 `, unmounted},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -157,10 +157,10 @@ func TestTailRequest(t *testing.T) {
 		want notify.Request
 	}{
 		{nil, notify.Request{}},
-		{[]string{"-type", "read", "-uid", "0,7", "-uid", "8", "-not-pid", "1,2", "-ino", "18446744073709551615"}, notify.Request{Filter: notify.Filter{
+		{[]string{"-type", "read", "-user", "root,7", "-user", "8", "-exclude-pid", "1,2", "-ino", "18446744073709551615"}, notify.Request{Filter: notify.Filter{
 			Types: []notify.Type{notify.TypeRead}, UIDs: []uint32{0, 7, 8}, PIDs: []uint32{1, 2}, SkipPIDs: true, Inos: []uint64{1<<64 - 1},
 		}}},
-		{[]string{"-type", "open,read", "-not-uid", "0", "-pid", "4294967295", "-idle", "1.5005s"}, notify.Request{Idle: 1500 * time.Millisecond, Filter: notify.Filter{
+		{[]string{"-type", "open,read", "-exclude-user", "root", "-pid", "4294967295", "-idle", "1.5005s"}, notify.Request{Idle: 1500 * time.Millisecond, Filter: notify.Filter{
 			Types: []notify.Type{notify.TypeOpen, notify.TypeRead}, UIDs: []uint32{0}, SkipUIDs: true, PIDs: []uint32{1<<32 - 1},
 		}}},
 	} {
@@ -174,7 +174,7 @@ func TestTailRequest(t *testing.T) {
 				}
 				c.say(&notify.Record{Seq: 5, Type: notify.TypeRead})
 			})
-			args := append([]string{"tail", "-n", "1", follow}, append(tt.args, socket)...)
+			args := append([]string{"tail", "-count", "1", follow}, append(tt.args, socket)...)
 			if status, _, stderr := runCommand(args...); status != 0 {
 				t.Errorf("%q: exit status %d, %s", args, status, stderr)
 			}
@@ -229,7 +229,7 @@ open 1
 			}
 			i++
 		})
-		status, stdout, stderr := runCommand("tail", "-f", "-n", "2", tt.flag, socket)
+		status, stdout, stderr := runCommand("tail", "-f", "-count", "2", tt.flag, socket)
 		if tt.flag == "-json" {
 			stdout = outline(t, stdout)
 		}
@@ -306,7 +306,7 @@ func FuzzTail(f *testing.F) {
 			return
 		}
 		var text, objects strings.Builder
-		printers := []printer{&textPrinter{w: &text, follow: true}, newJSONPrinter(&objects)}
+		printers := []printer{&textPrinter{w: &text, time: times["clock"], follow: true}, newJSONPrinter(&objects, asked{})}
 		for i := range recs {
 			ev := recs[i].Control()
 			if ev == nil {

@@ -46,11 +46,13 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	src, err := openSource(ctx, env, mount, options{dialer: dialer(env, f), paths: *paths})
+	pick := ff.picker()
+	src, err := openSource(ctx, env, "top", mount, options{dialer: dialer(env, f), paths: *paths, pick: pick})
 	if err != nil {
 		return err
 	}
 	defer src.close()
+	defer pick.tell(env.stderr, "top")
 	if *once {
 		count = 1
 	}

@@ -263,7 +263,7 @@ func TestTopCommand(t *testing.T) {
 				c.say(&sampleRecords[0])
 				c.say(tt.end...)
 			})
-			status, stdout, stderr := runCommand("top", "-once", "-interval", "10s", "-type", "read", "-not-uid", "3", socket)
+			status, stdout, stderr := runCommand("top", "-once", "-interval", "10s", "-type", "read", "-exclude-user", "3", socket)
 			if status != tt.status || !strings.Contains(stderr, tt.stderr) || !strings.Contains(stdout, "  inode 42\n") {
 				t.Errorf("exit status %d, output\n%s\n%s", status, stdout, stderr)
 			}

@@ -512,8 +512,8 @@ func TestTail(t *testing.T) {
 		return cmd, bufio.NewReader(out)
 	}
 	// tail may not be connected yet: go on until both have their two lines
-	text, textOut := start("-n", "2")
-	jsons, jsonOut := start("-n", "2", "-json")
+	text, textOut := start("-count", "2")
+	jsons, jsonOut := start("-count", "2", "-json")
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -566,7 +566,7 @@ func TestTail(t *testing.T) {
 		}
 	}
 	if n != 2 {
-		t.Errorf("tail -json -n 2 printed %d records", n)
+		t.Errorf("tail -json -count 2 printed %d records", n)
 	}
 }
 

@@ -179,7 +179,7 @@ func TestTailFilter(t *testing.T) {
 	ino := f.create("b", 10)
 	f.startDaemon()
 	byIno := f.tail("-ino", "1,"+strconv.FormatUint(ino, 10))
-	byRoot := f.tail("-not-uid", "0", "-idle", "50ms")
+	byRoot := f.tail("-exclude-user", "0", "-idle", "50ms")
 	byIno.until("hello")
 	_, hello := byRoot.until("hello")
 	f.touch("a")
@@ -191,7 +191,7 @@ func TestTailFilter(t *testing.T) {
 	for idle := hello; idle.Seq != hello.Next+1; {
 		var all []object
 		if all, idle = byRoot.until("idle"); len(all) != 1 {
-			t.Fatalf("-not-uid: %+v", all)
+			t.Fatalf("-exclude-user: %+v", all)
 		}
 	}
 }

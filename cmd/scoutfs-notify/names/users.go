@@ -78,15 +78,12 @@ func (a *Accounts) UserID(name string) (uint32, error) {
 		return uint32(n), nil
 	}
 	if numeric.MatchString(name) {
-		return 0, fmt.Errorf("find user %q: %w", name, errNoAccount)
+		return 0, errNoAccount
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	e, err := a.look(ctx, "passwd", name)
-	if err != nil {
-		return 0, fmt.Errorf("find user %q: %w", name, err)
-	}
-	return e.id, nil
+	return e.id, err
 }
 
 func (a *Accounts) name(of account) string {

@@ -38,6 +38,7 @@ type Writer struct {
 	count  uint32
 	names  []byte
 	have   map[name]string // the names of this block, "" if one is not known
+	next   []named         // of the event that is written next
 	out    []byte
 	timer  *time.Timer
 }
@@ -46,6 +47,11 @@ type Writer struct {
 type name struct {
 	kind Kind
 	id   uint64
+}
+
+type named struct {
+	name
+	text string
 }
 
 // Append opens a recording to go on with, or makes a new file. What a killed recorder
@@ -133,30 +139,43 @@ func (w *Writer) Age() time.Duration { return time.Since(w.begun) }
 
 // Name says what a number stands for in the event that is written next; "" if that is
 // not known. A text of more than 65,535 bytes is not known either.
-func (w *Writer) Name(kind Kind, id uint64, text string) error {
+func (w *Writer) Name(kind Kind, id uint64, text string) {
 	if len(text) > maxText {
 		text = ""
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := name{kind, id}
-	had, ok := w.have[n]
-	if ok && had == text {
-		return nil
+	w.next = append(w.next, named{name{kind, id}, text})
+}
+
+// addNames adds the names of the event that is written next. The names of a block belong
+// to all its events, so it may have to be another.
+func (w *Writer) addNames() error {
+	size := len(w.events) + notify.RecordSize + len(w.names)
+	other := false
+	for _, n := range w.next {
+		had, ok := w.have[n.name]
+		other = other || ok && had != n.text
+		size += 11 + len(n.text)
 	}
-	// The names of a block belong to all its events.
-	if ok || len(w.events)+len(w.names)+len(text)+16 > blockBytes-notify.RecordSize {
+	if other || size > blockBytes {
 		if err := w.flush(); err != nil {
 			return err
 		}
 	}
-	w.have[n] = text
-	if text != "" {
-		w.names = append(w.names, byte(kind))
-		w.names = ne.AppendUint64(w.names, id)
-		w.names = ne.AppendUint16(w.names, uint16(len(text)))
-		w.names = append(w.names, text...)
+	for _, n := range w.next {
+		if _, ok := w.have[n.name]; ok {
+			continue
+		}
+		w.have[n.name] = n.text
+		if n.text != "" {
+			w.names = append(w.names, byte(n.kind))
+			w.names = ne.AppendUint64(w.names, n.id)
+			w.names = ne.AppendUint16(w.names, uint16(len(n.text)))
+			w.names = append(w.names, n.text...)
+		}
 	}
+	w.next = w.next[:0]
 	return nil
 }
 
@@ -169,6 +188,9 @@ func (w *Writer) Write(ev notify.Event) error {
 	b, ok := ev.(encoding.BinaryAppender)
 	if !ok || w.err != nil {
 		return w.err
+	}
+	if err := w.addNames(); err != nil {
+		return err
 	}
 	if w.count == 0 {
 		w.timer.Reset(FlushTime)
