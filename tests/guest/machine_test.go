@@ -209,8 +209,8 @@ func (f *fs) touch(name string) {
 	unix.Close(fd)
 }
 
-// keepTouching opens a file repeatedly until the returned function is called.
-func (f *fs) keepTouching(name string) (stop func()) {
+// keepTouching opens files repeatedly until the returned function is called.
+func (f *fs) keepTouching(names ...string) (stop func()) {
 	done := make(chan struct{})
 	var load sync.WaitGroup
 	load.Go(func() {
@@ -219,7 +219,9 @@ func (f *fs) keepTouching(name string) (stop func()) {
 			case <-done:
 				return
 			case <-time.After(10 * time.Millisecond):
-				f.touch(name)
+				for _, name := range names {
+					f.touch(name)
+				}
 			}
 		}
 	})

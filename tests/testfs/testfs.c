@@ -80,11 +80,77 @@ static long testfs_statfs_more(struct file *file, unsigned long arg)
 	return copy_to_user((void __user *)arg, &sfm, sizeof(sfm)) ? -EFAULT : 0;
 }
 
+static struct inode *testfs_find_inode(struct super_block *sb, u64 ino)
+{
+	struct inode *inode, *found = NULL;
+
+	spin_lock(&sb->s_inode_list_lock);
+	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		if (inode->i_ino == ino) {
+			found = igrab(inode);
+			break;
+		}
+	}
+	spin_unlock(&sb->s_inode_list_lock);
+	return found;
+}
+
+/* one of the names is enough for the callers that there are */
+static long testfs_get_referring_entries(struct file *file, unsigned long arg)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+	struct scoutfs_ioctl_get_referring_entries gre;
+	struct scoutfs_ioctl_dirent ent = {};
+	struct scoutfs_ioctl_dirent __user *uent;
+	struct dentry *dentry, *parent;
+	struct name_snapshot name;
+	struct inode *inode;
+	long ret = 1;
+
+	if (!capable(CAP_DAC_READ_SEARCH))
+		return -EPERM;
+	if (copy_from_user(&gre, (void __user *)arg, sizeof(gre)))
+		return -EFAULT;
+
+	inode = testfs_find_inode(sb, gre.ino);
+	if (!inode)
+		return 0;
+	dentry = d_find_alias(inode);
+	iput(inode);
+	if (!dentry)
+		return 0;
+	if (IS_ROOT(dentry)) {
+		dput(dentry);
+		return 0;
+	}
+
+	take_dentry_name_snapshot(&name, dentry);
+	parent = dget_parent(dentry);
+	ent.dir_ino = d_inode(parent)->i_ino;
+	ent.ino = gre.ino;
+	ent.name_len = name.name.len;
+	ent.entry_bytes = ALIGN(offsetof(struct scoutfs_ioctl_dirent, name) + name.name.len + 1, 16);
+	uent = (void __user *)(unsigned long)gre.entries_ptr;
+	if (ent.entry_bytes > gre.entries_bytes)
+		ret = -EINVAL;
+	else if (copy_to_user(uent, &ent, offsetof(struct scoutfs_ioctl_dirent, name)) ||
+		 copy_to_user(uent->name, name.name.name, name.name.len) ||
+		 put_user('\0', &uent->name[name.name.len]))
+		ret = -EFAULT;
+
+	release_dentry_name_snapshot(&name);
+	dput(parent);
+	dput(dentry);
+	return ret;
+}
+
 static long testfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	switch (cmd) {
 	case SCOUTFS_IOC_STATFS_MORE:
 		return testfs_statfs_more(file, arg);
+	case SCOUTFS_IOC_GET_REFERRING_ENTRIES:
+		return testfs_get_referring_entries(file, arg);
 #ifdef TESTFS_NOTIFY
 	case SCOUTFS_IOC_READ_NOTIFY:
 		return scoutfs_ioc_read_notify(file, arg);

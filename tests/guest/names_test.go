@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package guest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
+)
+
+// access is what tail -json -paths -names says of one.
+type access struct {
+	Type, Path, User, Command string
+	PathB64                   []byte `json:"path_b64"`
+	PathError                 string `json:"path_error"`
+	Ino, Offset, Length       uint64
+	Opens, Reads, Bytes       uint64
+}
+
+// next returns the next access that tail prints.
+func (tl *tailing) next() access {
+	tl.t.Helper()
+	for {
+		var a access
+		if err := tl.dec.Decode(&a); err != nil {
+			tl.t.Fatalf("no access: %v, %s", err, &tl.stderr)
+		}
+		if a.Type == "open" || a.Type == "read" {
+			return a
+		}
+	}
+}
+
+// named has a file accessed until tail knows its path, and returns what it prints then: in
+// a machine that gets little processor time a path may not be found in time.
+func (tl *tailing) named(access func()) access {
+	tl.t.Helper()
+	for end := time.Now().Add(patience); ; {
+		access()
+		if a := tl.next(); a.PathError != "unknown" || time.Now().After(end) {
+			return a
+		}
+	}
+}
+
+// everyByte has each that a name can have.
+func everyByte() string {
+	var b []byte
+	for c := 1; c < 256; c++ {
+		if c != '/' {
+			b = append(b, byte(c))
+		}
+	}
+	return string(b)
+}
+
+// Files have the paths that they have, whatever bytes are in them; one that is unlinked
+// has none.
+func TestPaths(t *testing.T) {
+	f := setup(t)
+	deep := strings.Repeat("d/", 40) + "file"
+	if err := os.MkdirAll(filepath.Dir(f.path(deep)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", deep, everyByte(), "gone", strings.Repeat("n", 255)} {
+		f.create(name, 100)
+	}
+	if err := os.Link(f.path("a"), f.path("b")); err != nil {
+		t.Fatal(err)
+	}
+	f.startDaemon()
+	tl := f.tail("-paths", "-names")
+	tl.until("hello")
+	for _, name := range []string{"a", deep, everyByte(), strings.Repeat("n", 255)} {
+		got := tl.named(func() { f.touch(name) })
+		path := got.Path
+		if got.PathB64 != nil {
+			path = string(got.PathB64)
+		}
+		if path != name && !(name == "a" && path == "b") || got.Ino != f.ino(name) {
+			t.Errorf("%q: %+v", name, got)
+		}
+		if got.User != "root" && got.User != "" { // the machine may have no /etc/passwd
+			t.Errorf("%q: user %q", name, got.User)
+		}
+		if got.Command != "exe" && got.Command != "" { // it may be looked for too late
+			t.Errorf("%q: command %q", name, got.Command)
+		}
+	}
+	// One that tail has not seen before it was unlinked.
+	fd, err := unix.Open(f.path("gone"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(f.path("gone")); err != nil {
+		t.Fatal(err)
+	}
+	fresh := f.tail("-paths")
+	fresh.until("hello")
+	got := fresh.named(func() {
+		if _, err := unix.Pread(fd, make([]byte, 10), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got.PathError != "unlinked" || got.Path != "" {
+		t.Errorf("after it is unlinked: %+v", got)
+	}
+	unix.Close(fd)
+}
+
+// A rename, of the file or of a folder above it, shows when it is written to the devices.
+func TestPathsRename(t *testing.T) {
+	f := setup(t)
+	if !isScoutFS() {
+		t.Skip("skipped: the stand-in does not tell what was changed")
+	}
+	if err := os.MkdirAll(f.path("one/two"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.create("one/two/file", 10)
+	f.startDaemon()
+	tl := f.tail("-paths")
+	tl.until("hello")
+	if got := tl.named(func() { f.touch("one/two/file") }); got.Path != "one/two/file" {
+		t.Errorf("%+v", got)
+	}
+	if err := os.Rename(f.path("one"), f.path("1")); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	for {
+		unix.Sync()
+		time.Sleep(200 * time.Millisecond) // names are looked at once a second
+		f.create("other", 10)
+		tl.next() // create opened it, and the file system was asked
+		got := tl.named(func() { f.touch("1/two/file") })
+		if got.Path == "1/two/file" {
+			t.Logf("shows after %v", time.Since(begun).Round(time.Millisecond))
+			return
+		}
+		if time.Since(begun) > 30*time.Second {
+			t.Fatalf("the old path shows still: %+v", got)
+		}
+		if err := os.Remove(f.path("other")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// umount succeeds at the first try while paths are looked up, each time, and names go on
+// with the next mount.
+func TestPathsUmount(t *testing.T) {
+	f := setup(t)
+	rounds := 20
+	if isScoutFS() {
+		rounds = 5 // now and then its mount(2) hangs
+	}
+	f.startDaemon("-wait")
+	tl := f.tail("-f", "-paths")
+	for round := range rounds {
+		tl.until("hello")
+		name := fmt.Sprintf("file %d", round)
+		f.create(name, 10)
+		for i := range 20 {
+			f.touch(name)
+			if i == round {
+				break
+			}
+		}
+		f.umount() // at once: it must succeed
+		f.mount()
+		if got := tl.next(); got.Path != name && got.PathError == "" {
+			t.Errorf("round %d: %+v", round, got)
+		}
+	}
+}
+
+// A folder as argument is what is below it.
+func TestPathsUnder(t *testing.T) {
+	f := setup(t)
+	for _, dir := range []string{"in/deeper", "out"} {
+		if err := os.MkdirAll(f.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"in/deeper/a", "in/b", "out/c", "inn"} {
+		f.create(name, 10)
+	}
+	f.startDaemon()
+	tl := (&fs{t: t, dir: f.path("in"), Mount: f.Mount}).tail("-paths")
+	tl.until("hello")
+	// What is not found in time is left out, so each is touched until one comes.
+	for _, want := range []string{"in/b", "in/deeper/a"} {
+		stop := f.keepTouching("out/c", "inn", want)
+		for {
+			got := tl.next()
+			if got.Path == want {
+				break
+			}
+			if got.PathError == "" && !strings.HasPrefix(got.Path, "in/") {
+				t.Errorf("%+v", got)
+				break
+			}
+		}
+		stop()
+	}
+}
+
+// What is recorded, and what tail, top and replay make of it, are as many accesses and
+// bytes as the kernel counted, with the paths.
+func TestRecordTotals(t *testing.T) {
+	const files, reads, size = 20, 50, 3000
+	f := setup(t)
+	if err := os.Mkdir(f.path("dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		f.create(fmt.Sprintf("dir/%d", i), size)
+	}
+	f.startDaemon()
+	live := f.tail("-every", "1s")
+	live.until("hello")
+	file := filepath.Join(t.TempDir(), "access.rec")
+	rec := exec.Command(Command, "record", "-paths", "-count", fmt.Sprint(files*(reads+1)), file, f.dir)
+	var errs strings.Builder
+	rec.Stderr = &errs
+	if err := rec.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.awaitClients(2)
+	bytes := uint64(0)
+	buf := make([]byte, 1000)
+	for i := range files {
+		fd, err := unix.Open(f.path(fmt.Sprintf("dir/%d", i)), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range reads {
+			n, err := unix.Pread(fd, buf, int64(j*100%size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += uint64(n)
+		}
+		unix.Close(fd)
+	}
+	if err := rec.Wait(); err != nil || !strings.Contains(errs.String(), "lost nothing") {
+		t.Fatalf("record: %v, %s", err, &errs)
+	}
+	emitted, dropped := f.counters()
+	if emitted != files*(reads+1) || dropped != 0 {
+		t.Fatalf("the kernel counted %d and %d", emitted, dropped)
+	}
+	want := access{Opens: files, Reads: files * reads, Bytes: bytes}
+
+	var fromLive access
+	for fromLive.Opens+fromLive.Reads < want.Opens+want.Reads {
+		var a access
+		if err := live.dec.Decode(&a); err != nil {
+			t.Fatal(err)
+		}
+		fromLive = access{Opens: fromLive.Opens + a.Opens, Reads: fromLive.Reads + a.Reads, Bytes: fromLive.Bytes + a.Bytes}
+	}
+	if fromLive.Opens != want.Opens || fromLive.Reads != want.Reads || fromLive.Bytes != want.Bytes {
+		t.Errorf("tail -every: %+v, want %+v", fromLive, want)
+	}
+
+	stdout, stderr, status := run(t, Command, "tail", "-json", "-paths", file)
+	if status != 0 {
+		t.Fatalf("tail: status %d, %s", status, stderr)
+	}
+	var got access
+	paths := 0
+	for dec := json.NewDecoder(strings.NewReader(stdout)); dec.More(); {
+		var a access
+		if err := dec.Decode(&a); err != nil {
+			t.Fatal(err)
+		}
+		switch a.Type {
+		case "open":
+			got.Opens++
+		case "read":
+			got.Reads++
+			got.Bytes += a.Length
+		default:
+			continue
+		}
+		switch {
+		case strings.HasPrefix(a.Path, "dir/"):
+			paths++
+		case a.PathError != "unknown": // it was not found in time
+			t.Errorf("no path: %+v", a)
+		}
+	}
+	if t.Logf("%d of %d accesses have paths", paths, got.Opens+got.Reads); paths == 0 {
+		t.Error("none has a path")
+	}
+	if got.Opens != want.Opens || got.Reads != want.Reads || got.Bytes != want.Bytes {
+		t.Errorf("tail of the recording: %+v, want %+v", got, want)
+	}
+	stdout, stderr, status = run(t, Command, "top", "-json", file)
+	var table struct{ Sum access }
+	if err := json.Unmarshal([]byte(stdout), &table); err != nil || status != 0 || table.Sum.Opens != want.Opens || table.Sum.Reads != want.Reads || table.Sum.Bytes != want.Bytes {
+		t.Errorf("top: status %d, %v, %s%.300s, want %+v", status, err, stderr, stdout, want)
+	}
+}
+
+// awaitClients waits until the daemon has as many clients.
+func (f *fs) awaitClients(n int) {
+	f.t.Helper()
+	state := filepath.Join(filepath.Dir(notify.SocketPath(f.FSID)), notify.StateName)
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		st, err := notify.ReadState(state)
+		if err == nil && len(st.Clients) == n {
+			return
+		}
+		if time.Now().After(end) {
+			f.t.Fatalf("the daemon does not have %d clients: %+v, %v", n, st, err)
+		}
+	}
+}
