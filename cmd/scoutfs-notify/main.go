@@ -43,7 +43,9 @@ Commands:
   top      show who reads most, and what, on a live screen
   record   keep the accesses in a file
   picture  draw when, where, how often and by whom files are read
+  replay   serve a recording on a socket, to try a consumer
   stat     show how the daemon and the kernel's part are doing
+  socket   print where a mount's daemon listens
   cold     list the files that were not accessed for some time
   hot      list the files that were accessed most in some time
   last     show who accessed files last, and when
@@ -184,6 +186,8 @@ var commands = map[string]func(ctx context.Context, env *environment, args []str
 	"last":    runIndexed("last"),
 	"picture": runPicture,
 	"record":  runRecord,
+	"replay":  runReplay,
+	"socket":  runSocket,
 	"stat":    runStat,
 	"tail":    runTail,
 	"top":     runTop,
@@ -233,7 +237,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 // dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, env *environment, args []string) error {
 	if len(args) == 0 {
-		return usagef("", "a command is missing: tail, top, record, picture, stat, cold, hot or last")
+		return usagef("", "a command is missing")
 	}
 	switch args[0] {
 	case "help":
@@ -250,7 +254,7 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
-		return usagef("", "there is no command %q: the commands are tail, top, record, picture, stat, cold, hot and last", args[0])
+		return usagef("", "there is no command %q", args[0])
 	}
 	return cmd(ctx, env, args[1:])
 }

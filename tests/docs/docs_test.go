@@ -161,7 +161,7 @@ func TestManPages(t *testing.T) {
 				checkFlags(t, p.page, page, text, nil)
 				return
 			}
-			filters := submatches(`(?m)^\.It Fl ([a-z-]+)`, section(t, page, "FILTERS"))
+			filters := submatches(`(?m)^\.It Fl ([0-9a-z-]+)`, section(t, page, "FILTERS"))
 			for name, text := range commands {
 				if !strings.Contains(text, "\nFlags:\n") {
 					continue // it has none, or is another program's
@@ -182,7 +182,7 @@ func TestManPages(t *testing.T) {
 // checkFlags compares the flags of a page and of its synopsis with those of a -help text.
 func checkFlags(t *testing.T, name, page, text string, filters []string) {
 	t.Helper()
-	got := submatches(`(?m)^  -([a-z-]+)`, text)
+	got := submatches(`(?m)^  -([0-9a-z-]+)`, text)
 	if len(got) == 0 {
 		t.Errorf("%s: no flags were found in\n%s", name, text)
 	}
@@ -194,10 +194,10 @@ func checkFlags(t *testing.T, name, page, text string, filters []string) {
 		}
 		got = slices.Delete(got, i, i+1)
 	}
-	if want := submatches(`(?m)^\.It Fl ([a-z-]+)`, page); !slices.Equal(got, want) {
+	if want := submatches(`(?m)^\.It Fl ([0-9a-z-]+)`, page); !slices.Equal(got, want) {
 		t.Errorf("-help lists the flags %v, %s lists %v", got, name, want)
 	}
-	if want := submatches(`Fl ([a-z-]+)`, section(t, page, "SYNOPSIS")); !slices.Equal(got, want) {
+	if want := submatches(`Fl ([0-9a-z-]+)`, section(t, page, "SYNOPSIS")); !slices.Equal(got, want) {
 		t.Errorf("-help lists the flags %v, the synopsis of %s %v", got, name, want)
 	}
 }

@@ -184,7 +184,8 @@ func checkNotifyd(t *testing.T, m *machine, version string) {
 		equal(t, name+" -version", lines(m.run(name, "-version")), []string{name + " " + version})
 	}
 	equal(t, "folder for sockets", lines(m.sh("stat -c '%A %U %n' /run/scoutfs")), []string{"drwxr-xr-x root /run/scoutfs"})
-	for _, page := range []string{"1 scoutfs-notify", "1 scoutfs-notify-picture", "1 scoutfs-notify-record", "1 scoutfs-notify-stat",
+	for _, page := range []string{"1 scoutfs-notify", "1 scoutfs-notify-picture", "1 scoutfs-notify-record", "1 scoutfs-notify-replay",
+		"1 scoutfs-notify-socket", "1 scoutfs-notify-stat",
 		"1 scoutfs-notify-tail", "1 scoutfs-notify-top", "5 scoutfs-notify", "8 scoutfs-notify-index", "8 scoutfs-notifyd"} {
 		section, name, _ := strings.Cut(page, " ")
 		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
