@@ -203,7 +203,7 @@ func TestColumns(t *testing.T) {
 	wide[0].rec.Offset, wide[0].rec.Length = 1<<63, 1<<63
 	file := recordNamed(t, wide, &notify.Lost{Unknown: true, Count: 1 << 40, Cause: 0xffff, First: 7, Last: 7 + 1<<40})
 	for _, args := range [][]string{{}, {"-paths"}, {"-time", "iso", "-paths"}, {"-every", "10s", "-paths"}} {
-		for width := 1; width < 250; width++ {
+		for width := 1; width < 150; width += 1 + width/40 {
 			text := onTerminal(width, width%2 == 0, append([]string{"tail", file}, args...)...)
 			for line := range strings.Lines(text) {
 				if n := ansi.StringWidth(strings.TrimSuffix(line, "\n")); n > width {

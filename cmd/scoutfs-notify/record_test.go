@@ -144,7 +144,7 @@ func TestTailRecording(t *testing.T) {
 func TestRotate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a")
 	s := session{hello(1)}
-	const n = 50000
+	const n = 17000
 	socket := filepath.Join(shortTempDir(t), notify.SocketName)
 	rawDaemon(t, socket, func(c *fakeClient) {
 		c.say(s...)

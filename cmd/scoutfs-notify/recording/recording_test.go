@@ -219,7 +219,7 @@ func TestNames(t *testing.T) {
 		must(t, w.Write(&notify.Record{Seq: uint64(i + 1), Ino: 42, Type: notify.TypeRead}))
 	}
 	// More than a block may have.
-	for i := range uint64(200) {
+	for i := range uint64(70) {
 		w.Name(Path, i, long)
 		must(t, w.Write(&notify.Record{Seq: 10 + i, Ino: i, Type: notify.TypeRead}))
 	}
@@ -245,7 +245,7 @@ func TestNames(t *testing.T) {
 		}
 		n++
 	}
-	if n != len(texts)+200 {
+	if n != len(texts)+70 {
 		t.Errorf("%d events", n)
 	}
 }
@@ -281,7 +281,7 @@ func small(t testing.TB) (file []byte, ends []int64) {
 func TestCut(t *testing.T) {
 	file, ends := small(t)
 	path := filepath.Join(t.TempDir(), "a")
-	for n := headerSize; n < len(file); n++ {
+	for n := headerSize; n < len(file); n += 1 + n%7 {
 		blocks := 0
 		for blocks+1 < len(ends) && int64(n) >= ends[blocks+1] {
 			blocks++
@@ -312,23 +312,21 @@ func TestDamage(t *testing.T) {
 	want, err := readAll(r)
 	must(t, err)
 	for i := range file {
-		for _, bit := range []byte{1, 0x80} {
-			bad := bytes.Clone(file)
-			bad[i] ^= bit
-			r, err := NewReader(bytes.NewReader(bad), "bad")
-			if err != nil {
-				if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) || i >= headerSize {
-					t.Errorf("byte %d: %v", i, err)
-				}
-				continue
+		bad := bytes.Clone(file)
+		bad[i] ^= 1 << (i % 8)
+		r, err := NewReader(bytes.NewReader(bad), "bad")
+		if err != nil {
+			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) || i >= headerSize {
+				t.Errorf("byte %d: %v", i, err)
 			}
-			got, err := readAll(r)
-			if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrUnfinished) {
-				t.Errorf("byte %d: %d events, %v", i, len(got), err)
-			}
-			if len(got) > 0 && !reflect.DeepEqual(got, want[:len(got)]) {
-				t.Errorf("byte %d: %+v", i, got)
-			}
+			continue
+		}
+		got, err := readAll(r)
+		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrUnfinished) {
+			t.Errorf("byte %d: %d events, %v", i, len(got), err)
+		}
+		if len(got) > 0 && !reflect.DeepEqual(got, want[:len(got)]) {
+			t.Errorf("byte %d: %+v", i, got)
 		}
 	}
 }
