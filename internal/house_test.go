@@ -155,7 +155,7 @@ func TestLicences(t *testing.T) {
 		}
 		dir, err := filepath.Rel(root, filepath.Dir(name))
 		want := "// SPDX-License-Identifier: GPL-2.0-only\n"
-		free := dir == "notify" || dir == "internal/mountinfo"
+		free := dir == "notify" || dir == "notify/notifytest" || dir == "internal/mountinfo"
 		if free {
 			want = "// SPDX-License-Identifier: MIT OR GPL-2.0-only\n"
 		}

@@ -20,15 +20,15 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// named is an access with the names that a recording has of it, "" for none.
-type named struct {
+// namedAccess is an access with the names that a recording has of it, "" for none.
+type namedAccess struct {
 	rec                        notify.Record
 	path, command, user, group string
 	unlinked                   bool
 }
 
 // recordNamed makes a recording.
-func recordNamed(t *testing.T, all []named, also ...notify.Event) (path string) {
+func recordNamed(t *testing.T, all []namedAccess, also ...notify.Event) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "a")
 	w, err := recording.Append(path)
@@ -69,9 +69,9 @@ var everyByte = func() string {
 	return string(b)
 }()
 
-func sampleNamed() []named {
+func sampleNamed() []namedAccess {
 	at := func(seq uint64) uint64 { return 1700000000e9 + seq*1e9 }
-	return []named{
+	return []namedAccess{
 		{rec: notify.Record{Seq: 1, TimeNS: at(0), Ino: 1025, PID: 7, TID: 7, UID: 1000, GID: 100, Type: notify.TypeOpen, OpenFlags: 0x8000},
 			path: "projects/a b/data", command: "my cat", user: "ann", group: "users"},
 		{rec: notify.Record{Seq: 2, TimeNS: at(1), Ino: 1025, Offset: 4096, Length: 100, PID: 7, TID: 7, UID: 1000, GID: 100, Type: notify.TypeRead, OpenFlags: 0x8000},

@@ -36,7 +36,7 @@ var ErrUnknown = errors.New("not known in time")
 // Limits of the paths. Variables, for tests to change.
 var (
 	// patience is how long whoever asks waits.
-	patience = 100 * time.Millisecond
+	patience = 500 * time.Millisecond
 
 	// holdTime is how long the file system is open in one go, and idleTime how long it
 	// stays open for another question.

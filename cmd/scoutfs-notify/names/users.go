@@ -37,6 +37,7 @@ type Accounts struct {
 	mu    sync.Mutex // guards what follows
 	known map[account]answer
 	asked int
+	slow  time.Time // until then nobody waits: the database is
 }
 
 type account struct {
@@ -98,6 +99,10 @@ func (a *Accounts) name(of account) string {
 	}
 	a.known[of] = answer{name: known.name, asked: true}
 	a.asked++
+	wait := patience
+	if time.Now().Before(a.slow) {
+		wait = 0
+	}
 	a.mu.Unlock()
 
 	done := make(chan string, 1)
@@ -105,7 +110,10 @@ func (a *Accounts) name(of account) string {
 	select {
 	case name := <-done:
 		return name
-	case <-time.After(patience):
+	case <-time.After(wait):
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.slow = time.Now().Add(accountTimeout)
 		return known.name
 	}
 }
