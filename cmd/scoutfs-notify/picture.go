@@ -85,11 +85,13 @@ func runPicture(ctx context.Context, env *environment, args []string) error {
 		defer cancel()
 	}
 	return writeWhole(env.stdout, *out, func(w io.Writer) error {
-		src, err := openSource(ctx, env, mount, options{dialer: dialer(env, f), paths: rest[0] == "heatmap" || rest[0] == "treemap"})
+		pick := ff.picker()
+		src, err := openSource(ctx, env, "picture", mount, options{dialer: dialer(env, f), paths: rest[0] == "heatmap" || rest[0] == "treemap", pick: pick})
 		if err != nil {
 			return err
 		}
 		defer src.close()
+		defer pick.tell(env.stderr, "picture")
 		p := kind.make(picture.Names{
 			Path: func(ino uint64) string { return src.names.path(ctx, ino).Text },
 			User: src.names.user,

@@ -21,8 +21,8 @@ import (
 
 const replayAbout = `Serves a recording on a socket, as scoutfs-notifyd serves a mount: to try a consumer
 without ScoutFS. It waits for the consumer, sends what was recorded in the time in which
-it happened, and ends. A SOCKET is the path of a new socket: in a folder that is there,
-and named notify.sock for consumers that expect that.
+it happened, and ends. A SOCKET is the path of a new socket, in a folder that is there. Some consumers
+want its name to be ` + notify.SocketName + `.
 `
 
 // runReplay is the command replay.
