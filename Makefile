@@ -219,7 +219,7 @@ upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_
 # Variables of the command line reach the builder through the environment.
 
 .PHONY: packages
-packages: ## every package into dist/, with a repository index: SCOUTFS_SRC=... [COMPILE_CHECK=1]
+packages: ## every package into dist/, with indexes for dnf and apt: SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
 	$(packages) all $(VERSIONS)
@@ -235,7 +235,7 @@ kmod-%: ## the same for one release: make kmod-v1.30
 	@$(call deps,$(DEPS_BASE) $(DEPS_KMOD))
 	$(packages) kmod $*
 
-.PHONY: srpm rpm
+.PHONY: srpm rpm deb
 srpm: ## source packages into dist/: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
@@ -246,10 +246,20 @@ rpm: ## source packages and the packages built from them: SCOUTFS_SRC=... [COMPI
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
 	$(packages) rpm $(VERSIONS)
 
+deb: ## the module's packages for Debian: SCOUTFS_SRC=...
+	@$(need_source)
+	@$(call deps,$(DEPS_BASE))
+	$(packages) deb $(VERSIONS)
+
 .PHONY: notifyd
 notifyd: ## the daemon's packages, rpm and deb
 	@$(call deps,$(DEPS_BASE))
 	$(packages) notifyd
+
+.PHONY: index
+index: ## the indexes of dist/ for dnf and apt
+	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
+	$(packages) index
 
 .PHONY: mock
 mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=... [COMPILE_CHECK=1]

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The scriptlets of the module's package, and what it runs when a machine boots, before
-# DKMS. Each is this whole file, with these variables set above it and one of the functions
-# called below it:
+# The scriptlets of the module's RPM, those of its deb together with kmod-deb.sh, and what
+# runs when a machine boots, before DKMS. Each is this whole file, with these variables set
+# above it and one of the functions called below it:
 #
 #   name         the package
 #   scoutfs      version of ScoutFS, X.YY
@@ -39,8 +39,14 @@ keep=$tree/$version/keep
 # In a kernel's folder: the second name of its module, followed by its suffix and ~, so
 # that depmod does not read it.
 saved=scoutfs-notify-saved
+# In a kernel's folder: where dkms puts modules.
+place=extra
 # In a kernel's folder: where posttrans puts a module back. It has both names then.
 former=extra/scoutfs-notify-former
+# The packages of kernels' headers, and the command that installs this one again.
+headers="kernel-devel"
+again="dnf reinstall"
+stock=" For the stock module: dnf install kmod-scoutfs"
 
 # shellcheck disable=SC2154 # as above
 say() { echo "$name: $*"; }
@@ -165,14 +171,14 @@ preun() { # $1: how many versions of this package stay
 	rmdir "$tree/original_module" "$tree" 2>/dev/null
 	for dir in /lib/modules/*; do
 		kernel=${dir##*/}
-		for file in "$dir"/extra/scoutfs.ko*; do
+		for file in "$dir/$place"/scoutfs.ko*; do
 			[ -f "$file" ] || continue
 			got=$(modinfo -F git_describe "$file" 2>/dev/null) || got=
 			# A truncated one says nothing about itself.
 			case $got,"$had " in
 			"$describe",* | ,*" $kernel "*)
 				rm -f "$file"
-				rmdir "$dir/extra" 2>/dev/null
+				rmdir "$dir/$place" 2>/dev/null
 				index "$kernel"
 				;;
 			esac
@@ -191,7 +197,7 @@ preun() { # $1: how many versions of this package stay
 # forget_former keeps dkms from putting back, when it removes its module, one that only
 # posttrans had put there.
 forget_former() {
-	for file in "$tree"/original_module/*/*/scoutfs.ko* "$tree"/original_module/*/*/collisions/extra/scoutfs.ko*; do
+	for file in "$tree"/original_module/*/*/scoutfs.ko* "$tree"/original_module/*/*/collisions/"$place"/scoutfs.ko*; do
 		[ -f "$file" ] || continue
 		case $(cat "$file.origin" 2>/dev/null),$(modinfo -F git_describe "$file" 2>/dev/null) in
 		*/$former/*,* | *,*-notify-*) rm -f "$file" "$file.origin" ;;
@@ -215,7 +221,7 @@ removed() {
 		rm -f "$dir/$saved"*
 		if [ -d "$dir/$former" ]; then
 			rm -rf "${dir:?}/$former"
-			rmdir "$dir/extra" "$dir" 2>/dev/null
+			rmdir "$dir/${former%/*}" "$dir" 2>/dev/null
 			index "$kernel"
 		fi
 		case "$1 " in
@@ -223,10 +229,10 @@ removed() {
 		esac
 	done
 	# The stock package's links for other kernels may come later.
-	[ -n "$lacks" ] && ! rpm -q --quiet kmod-scoutfs || return 0
+	[ -n "$lacks" ] && ! rpm -q --quiet kmod-scoutfs 2>/dev/null || return 0
 	say "no ScoutFS module is left for these kernels:$lacks"
 	[ ! -d /sys/module/scoutfs ] || more "The one that is loaded works until it is unloaded or the machine restarts."
-	more "The next boot mounts no ScoutFS without one. For the stock module: dnf install kmod-scoutfs"
+	more "The next boot mounts no ScoutFS without one.$stock"
 }
 
 posttrans() {
@@ -252,7 +258,7 @@ build_all() {
 	for kernel in $(kernels); do
 		if [ ! -e "/lib/modules/$kernel/build/Makefile" ]; then
 			say "no headers for kernel $kernel: not built for it."
-			more "Install them (kernel-devel-$kernel) and run: dkms autoinstall -k $kernel"
+			more "Install them ($headers-$kernel) and run: dkms autoinstall -k $kernel"
 			if systemctl --quiet is-enabled dkms.service 2>/dev/null; then
 				more "With the headers, DKMS also does that when that kernel boots."
 			fi
@@ -294,7 +300,7 @@ build_all() {
 	done
 	if [ -n "$unsigned" ]; then
 		say "not signed for these kernels, which with Secure Boot refuse it:$unsigned"
-		more "mokutil --sb-state says whether it is on. What to do: dkms(8), mok_signing_key; then dnf reinstall $name"
+		more "mokutil --sb-state says whether it is on. What to do: dkms(8), mok_signing_key; then $again $name"
 	fi
 	if [ -d /sys/module/scoutfs ]; then
 		say "a scoutfs module is loaded; the new one is used after all ScoutFS"
@@ -313,7 +319,8 @@ build() {
 	out=$(dkms build -m $module -v "$version" -k "$1" --force 2>&1) || status=$?
 	case $status in
 	0) built="$built $1" ;;
-	77) say "ScoutFS $scoutfs does not support kernel $1: not built for it" ;;
+	# dkms 2 has another number.
+	77 | 9) say "ScoutFS $scoutfs does not support kernel $1: not built for it" ;;
 	*)
 		rc=1
 		{
@@ -340,7 +347,7 @@ build() {
 # unlink_module takes away what dkms installed for kernel $1 and does not work, so that
 # its next autoinstall tries again.
 unlink_module() {
-	for file in "/lib/modules/$1"/extra/scoutfs.ko*; do
+	for file in "/lib/modules/$1/$place"/scoutfs.ko*; do
 		[ -z "$(modinfo -F vermagic "$file" 2>/dev/null)" ] || return 0
 		rm -f "$file"
 	done
@@ -381,7 +388,7 @@ heal() {
 		for file in "$tree/$version/$1"/*/module/scoutfs.ko*; do
 			describes "$file" || rm -rf "${tree:?}/$version/$1"
 		done
-		for file in "/lib/modules/$1"/extra/scoutfs.ko*; do
+		for file in "/lib/modules/$1/$place"/scoutfs.ko*; do
 			describes "$file" || unlink_module "$1"
 		done
 	fi

@@ -9,8 +9,9 @@ systemd-tmpfiles --create scoutfs-notifyd.conf || :
 
 case ${1-},${2-} in
 configure,)
-	echo "scoutfs-notifyd: it serves a mounted ScoutFS whose module has notify support. The"
-	echo "    packages of that module are RPMs, for kernels of the RHEL family."
+	echo "scoutfs-notifyd: it serves a mounted ScoutFS whose module has notify support. Its"
+	echo "    packages are scoutfs-notify-kmod-vX.YY: debs for Debian 11's kernel, 5.10, and"
+	echo "    RPMs for kernels of the RHEL family."
 	;;
 esac
 

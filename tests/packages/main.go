@@ -25,8 +25,10 @@ const usage = `usage: packages COMMAND [ARGUMENT...]
   kmod [VERSION...]    compile the patched module with dkms, in private trees
   srpm [VERSION...]    source packages
   rpm [VERSION...]     source packages and the packages rebuilt from them
+  deb [VERSION...]     the module's packages for Debian
   notifyd              daemon packages, rpm and deb
-  all [VERSION...]     everything, with a repository index
+  index                the indexes of what is there, for dnf and for apt
+  all [VERSION...]     everything, with the indexes
   mock CHROOT [VERSION...]
                        source packages, and the packages that mock rebuilds from
                        them with mock/CHROOT.cfg
@@ -101,7 +103,9 @@ var commands = map[string]command{
 		return err
 	})},
 	"rpm":     {0, -1, each((*project).rpm)},
+	"deb":     {0, -1, each((*project).deb)},
 	"notifyd": {0, 0, func(p *project, ctx context.Context, _ []string) error { return p.notifyd(ctx) }},
+	"index":   {0, 0, func(p *project, ctx context.Context, _ []string) error { return p.index(ctx) }},
 	"all":     {0, -1, (*project).all},
 	"mock":    {1, -1, (*project).mock},
 	"release": {0, 1, func(p *project, ctx context.Context, args []string) error {

@@ -36,6 +36,13 @@ func (p *project) goCommand(ctx context.Context, env []string, args ...string) (
 	}.Output(ctx)
 }
 
+// nfpm compiles nfpm into Go's cache and returns its path. The first time takes a
+// minute.
+func (p *project) nfpm(ctx context.Context) (string, error) {
+	path, err := p.goCommand(ctx, nil, "-C", p.file("tests"), "tool", "-n", "nfpm")
+	return strings.TrimSpace(path), err
+}
+
 // notifyd writes the daemon's packages to dist.
 func (p *project) notifyd(ctx context.Context) error {
 	tmp, err := os.MkdirTemp("", "scoutfs-notify-notifyd-")
@@ -43,13 +50,10 @@ func (p *project) notifyd(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	// -n compiles nfpm into Go's cache and prints its path. The first time takes a
-	// minute.
-	nfpm, err := p.goCommand(ctx, nil, "-C", p.file("tests"), "tool", "-n", "nfpm")
+	nfpm, err := p.nfpm(ctx)
 	if err != nil {
 		return err
 	}
-	nfpm = strings.TrimSpace(nfpm)
 	if err := os.MkdirAll(p.dist, 0o755); err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func (p *project) texts(ctx context.Context) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	changelog, err := chglog(p.changes)
+	changelog, err := chglog(p.changes, func(release int) string { return fmt.Sprintf("%d-1", release) })
 	if err != nil {
 		return nil, err
 	}
@@ -258,8 +262,9 @@ func gzipBytes(text []byte) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// chglog returns the changelog for nfpm, which reads YAML: JSON is a subset.
-func chglog(all []change) ([]byte, error) {
+// chglog returns the changelog for nfpm, which reads YAML: JSON is a subset. version names
+// the package's version with a release number.
+func chglog(all []change, version func(release int) string) ([]byte, error) {
 	type object map[string]any
 	var entries []object
 	for _, c := range all {
@@ -268,7 +273,7 @@ func chglog(all []change) ([]byte, error) {
 			notes = append(notes, object{"note": n})
 		}
 		entries = append(entries, object{
-			"semver": fmt.Sprintf("%d-1", c.release), "date": c.date, "packager": c.who, "changes": notes,
+			"semver": version(c.release), "date": c.date, "packager": c.who, "changes": notes,
 			// Without this, dpkg cannot read the entries that nfpm writes for debs.
 			"deb": object{"distributions": []string{"unstable"}, "urgency": "medium"},
 		})

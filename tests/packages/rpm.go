@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -153,7 +154,7 @@ func (p *project) collect(pattern, dir string) (string, error) {
 }
 
 // all writes the packages of the module and of the daemon to dist, with an
-// index for dnf. Without SCOUTFS_SRC it leaves out those of the module, and says so.
+// index for dnf and one for apt. Without SCOUTFS_SRC it leaves out those of the module, and says so.
 func (p *project) all(ctx context.Context, names []string) error {
 	all, err := p.pick(names)
 	if err != nil {
@@ -163,7 +164,7 @@ func (p *project) all(ctx context.Context, names []string) error {
 		p.say("left out the packages of the module: %s", noSource)
 	} else {
 		for _, s := range all {
-			if err := p.rpm(ctx, s); err != nil {
+			if err := errors.Join(p.rpm(ctx, s), p.deb(ctx, s)); err != nil {
 				return fmt.Errorf("packages of %s: %w", s.Version, err)
 			}
 		}
@@ -171,10 +172,19 @@ func (p *project) all(ctx context.Context, names []string) error {
 	if err := p.notifyd(ctx); err != nil {
 		return err
 	}
-	// The index covers all of dist, with the packages of former releases.
+	return p.index(ctx)
+}
+
+// index writes the indexes of dist for dnf and for apt. They cover all that is there, with
+// the packages of former releases.
+func (p *project) index(ctx context.Context) error {
 	if _, err := run.Output(ctx, "createrepo_c", "--quiet", p.dist); err != nil {
 		return err
 	}
+	if err := aptIndex(p.dist, p.epoch); err != nil {
+		return fmt.Errorf("make the index for apt: %w", err)
+	}
 	p.say("install from it with: dnf --repofrompath=scoutfs-notify,file://%s --nogpgcheck install ...", p.dist)
+	p.say("or tell apt about it:  deb [trusted=yes] file:%s ./", p.dist)
 	return nil
 }

@@ -40,7 +40,7 @@ func repoOf(release int) string { return fmt.Sprintf("%s/dist%d", workDir, relea
 // mounts with which a machine can install them.
 func packages(t *testing.T) []bind {
 	t.Helper()
-	root(t) // skips the test if there can be none
+	elRoot.root(t) // skips the test if there can be none
 	buildOnce.Do(func() { buildStandin(t) })
 	if buildOnce.dir == "" {
 		t.Fatal("the packages of the stand-in upstream were not built, see the first test")

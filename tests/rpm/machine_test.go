@@ -44,8 +44,15 @@ type bind struct {
 	Write          bool
 }
 
-// newMachine returns a fresh machine with the folders mounted.
+// newMachine returns a fresh machine that looks like the RHEL family, with the folders
+// mounted.
 func newMachine(t *testing.T, mounts ...bind) *machine {
+	t.Helper()
+	return machineOf(t, elRoot, mounts...)
+}
+
+// machineOf returns a fresh machine made from a recipe.
+func machineOf(t *testing.T, r *recipe, mounts ...bind) *machine {
 	t.Helper()
 	dir, err := os.MkdirTemp(runDir(t), "machine-")
 	if err != nil {
@@ -56,7 +63,7 @@ func newMachine(t *testing.T, mounts ...bind) *machine {
 			t.Error(err)
 		}
 	})
-	m := &machine{t: t, jail: jail{Lower: root(t), Upper: dir, Mounts: mounts}}
+	m := &machine{t: t, jail: jail{Lower: r.root(t), Upper: dir, Mounts: mounts}}
 	// The kernel refuses overlays on overlays, as in a container without a volume.
 	if out, err := m.try("true"); err != nil {
 		t.Logf("no overlay (%v: %s), copying the root instead", err, out)

@@ -133,7 +133,7 @@ func TestNotifydDeb(t *testing.T) {
 	}
 	dpkg := func(args ...string) { m.run(append([]string{"dpkg"}, args...)...) }
 	before := files(m)
-	contains(t, m.run("dpkg", "-i", deb(first)), "RPMs, for kernels of the RHEL family")
+	contains(t, m.run("dpkg", "-i", deb(first)), "debs for Debian 11's kernel")
 	who := maintainer(t)
 	equal(t, "maintainer", lines(m.run("dpkg-query", "-W", "-f", "${Maintainer}\\n", "scoutfs-notifyd")), []string{who})
 	// dpkg-parsechangelog only warns about entries that it cannot read.

@@ -373,8 +373,11 @@ func TestKmodRandom(t *testing.T) {
 		t.Logf("repeat with SEED=%d STEPS=%d", seed, steps)
 		fakeMachine(m)
 		r := &randomRun{machine: m, rand: rand.New(rand.NewPCG(seed, 0)), cuts: cuts}
-		for range steps {
+		for i := range steps {
 			r.random()
+			if (i+1)%50 == 0 {
+				t.Logf("%d of %d steps", i+1, steps)
+			}
 		}
 		r.removeAll()
 	})

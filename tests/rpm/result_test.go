@@ -242,6 +242,9 @@ func TestKmodCut(t *testing.T) {
 				r.step(before, before)
 				r.cut(r.state(), command, command, took*time.Duration(2*i+1)/time.Duration(2*cuts), false)
 				r.removeAll()
+				if (i+1)%20 == 0 {
+					t.Logf("%d of %d cuts", i+1, cuts)
+				}
 			}
 		}
 	})

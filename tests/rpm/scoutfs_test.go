@@ -38,6 +38,7 @@ func TestScoutFS(t *testing.T) {
 	dist := buildPackages(t, versions, "SCOUTFS_SRC="+source)
 	m := newMachine(t, append(others, bind{Source: dist, Target: distDir})...)
 	installAsREADME(m, versions, addKernel(m, kernel(t, "debian11")))
+	installDebAsREADME(t, dist, versions)
 }
 
 // TestREADME does the same with the stand-in's versions and the root's kernels.
@@ -48,12 +49,13 @@ func TestREADME(t *testing.T) {
 	dist := buildPackages(t, versions, "SCOUTFS_SRC="+buildOnce.dir+"/upstream", "PATCHES_DIR="+buildOnce.dir+"/series1")
 	// Both versions and the daemon, for two architectures and as source.
 	names := strings.Fields(host(t, dist, "sh", "-c", "ls *.rpm *.deb"))
-	if len(names) != 8 {
-		t.Errorf("%d packages instead of 8: %v", len(names), names)
+	if len(names) != 10 {
+		t.Errorf("%d packages instead of 10: %v", len(names), names)
 	}
 	others = append(others, bind{Source: dist, Target: distDir})
 	m := newMachine(t, others...)
 	installAsREADME(m, versions, kernels(m)...)
+	installDebAsREADME(t, dist, versions)
 
 	// From a node with the stock module. Its kernels are fakes, for which it compiles fast.
 	m = newMachine(t, others...)
@@ -170,6 +172,49 @@ func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	}
 	dnf("remove", "scoutfs-notifyd", "scoutfs-notify-kmod-"+installed)
 	check(m, "", 0)
+}
+
+var readmeDebRE = regexp.MustCompile("(?ms)^```sh\n(echo \"deb .*?)^systemctl ")
+
+// installDebAsREADME runs the README's commands that install on Debian 11, with one of
+// the versions.
+func installDebAsREADME(t *testing.T, dist string, versions []string) {
+	t.Helper()
+	root, err := repo.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := readmeDebRE.FindStringSubmatch(string(text))
+	if block == nil {
+		t.Fatal("README.md does not install on Debian")
+	}
+	commands := strings.Replace(block[1], "/path/to/dist", distDir, 1)
+	version := readmeVersionRE.FindStringSubmatch(commands)[1]
+	if !slices.Contains(versions, version) {
+		commands = strings.ReplaceAll(commands, version, versions[0])
+		version = versions[0]
+	}
+	m := machineOf(t, debianRoot, bind{Source: dist, Target: distDir})
+	// The root has no systemd, and no other archive.
+	m.sh(`mkdir -p /tmp/systemd/DEBIAN
+printf 'Package: systemd\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.invalid>\nDescription: none\n' > /tmp/systemd/DEBIAN/control
+dpkg-deb -b /tmp/systemd /tmp/systemd.deb
+dpkg -i /tmp/systemd.deb
+: > /etc/apt/sources.list
+echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false";' > /etc/apt/apt.conf.d/test`)
+	m.sh(commands)
+	kernel := strings.TrimSpace(m.sh("ls /lib/modules"))
+	got := strings.TrimSpace(m.sh("modinfo -k " + kernel + " -F git_describe scoutfs"))
+	if !strings.HasPrefix(got, version+"-notify-") {
+		t.Errorf("kernel %s loads %q after\n%s", kernel, got, commands)
+	}
+	m.run("scoutfs-notify", "-version")
+	m.run("apt-get", "remove", "scoutfs-notify-kmod-"+version)
+	equal(t, "modules after removal", lines(m.sh("find /lib/modules/ -name '*scoutfs*'")), nil)
 }
 
 // releaseOf returns the release number N of an installed package.

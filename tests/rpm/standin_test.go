@@ -132,7 +132,7 @@ func (s *upstream) writeSeries(name string, release int, edit func(version strin
 		s.commit("call the hooks")
 		s.git("format-patch", "-q", "--zero-commit", "--no-signature", "-o", filepath.Join(out, v), v)
 		s.writeOut(filepath.Join(out, v, "base.txt"), v+"\n")
-		s.writeOut(filepath.Join(out, v, "kernels.txt"), "^6[.]1[.]\n")
+		s.writeOut(filepath.Join(out, v, "kernels.txt"), "^(5[.]10|6[.]1)[.]\n")
 	}
 	s.writeOut(filepath.Join(out, "RELEASE"), fmt.Sprintln(release))
 }
