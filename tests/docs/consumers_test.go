@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,6 +225,12 @@ func TestConsumers(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 
+			if tt.idle > 0 { // takes a socket only
+				wrong := exec.CommandContext(ctx, argv[0], append(slices.Clone(argv[1:]), t.TempDir())...)
+				if out, err := wrong.CombinedOutput(); err == nil || len(out) == 0 {
+					t.Errorf("with a folder in place of the socket: %v, %s", err, out)
+				}
+			}
 			// t.TempDir's paths are too long for a socket.
 			dir, err := os.MkdirTemp("", "consumer")
 			if err != nil {
