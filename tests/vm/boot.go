@@ -215,7 +215,8 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 	if c.Counted {
 		args = append(args, "-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0")
 	} else {
-		args = append(args, "-accel", "tcg,thread=multi", "-smp", strconv.Itoa(cpus))
+		// The tables by which a kernel without ACPI finds processors have one a socket.
+		args = append(args, "-accel", "tcg,thread=multi", "-smp", fmt.Sprintf("%d,sockets=%d", cpus, cpus))
 	}
 	if n := len(c.Disks) + len(c.Images); n > 25 {
 		return nil, fmt.Errorf("make %d disks: at most 25 are possible", n)
