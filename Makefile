@@ -108,7 +108,7 @@ check-tools:
 lint: ## golangci-lint, shellcheck, and for C checkpatch, sparse and gcc's analyzer
 	@$(call deps,$(DEPS_BASE) $(DEPS_LINT))
 	$(golangci) run ./...
-	for m in $(modules) tests; do (cd $$m && '$(CURDIR)/bin/golangci-lint' run ./...) || exit; done
+	for m in $(modules) tests tests/indexbench; do (cd $$m && '$(CURDIR)/bin/golangci-lint' run ./...) || exit; done
 	@$(call tool,clint,./clint)
 	shellcheck apply.sh .ci/run tests/*.sh tests/rpm/fake/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
 
