@@ -22,6 +22,7 @@ type liveNames struct {
 	accounts  *names.Accounts
 	wantPaths bool
 	device    notify.Device
+	rid       notify.ID    // of the mount that paths is for
 	paths     *names.Paths // nil if they are not wanted, or nothing is mounted yet
 
 	under notify.MountPoint // what the folders are on that are wanted; checked once
@@ -54,9 +55,11 @@ func (n *liveNames) meet(h *notify.Hello) error {
 		return fmt.Errorf("look for files below a folder on %s: it is another file system", n.under.Path)
 	}
 	n.under.Path = ""
-	if n.wantPaths && h.Device != n.device {
+	// Another mount on the same device number can be of another file system, or of this
+	// one after renames elsewhere.
+	if n.wantPaths && (h.Device != n.device || h.RID != n.rid) {
 		n.closePaths()
-		n.device, n.paths = h.Device, names.NewPaths(h.Device)
+		n.device, n.rid, n.paths = h.Device, h.RID, names.NewPaths(h.Device)
 	}
 	return nil
 }
