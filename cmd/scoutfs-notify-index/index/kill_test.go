@@ -337,7 +337,7 @@ func TestKill(t *testing.T) {
 	t.Parallel()
 	rounds, _ := strconv.Atoi(os.Getenv("INDEX_ROUNDS"))
 	if rounds == 0 {
-		rounds = 100
+		rounds = 20
 	}
 	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
 	if err != nil {
