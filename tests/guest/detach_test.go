@@ -3,71 +3,57 @@
 package guest
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// The readers of other mounts that close at the same time.
-const closers = 32
+// The readers that close at the same time.
+const closers = 16
 
-// Closing a reader takes a grace period, during which nobody else waits: a mount
-// without a reader is unmounted, and a reader attaches, as if there was none.
+// Closing a reader takes a grace period, during which nobody may wait: not another reader
+// that closes, nor an attach or an unmount, which take the same lock. That readers wait for
+// their grace periods side by side shows that none of them holds it. A machine that is busy
+// elsewhere may miss the moment, hence the tries.
 func TestDetachHoldsNobodyUp(t *testing.T) {
 	inGuest(t)
 	if isScoutFS() {
 		t.Skipf("needs %d mounts besides, which only the stand-in can have", closers)
 	}
-	f := setup(t)
-	others := make([]string, closers)
-	for i := range others {
-		others[i] = filepath.Join(t.TempDir(), strconv.Itoa(i))
-		mountOther(t, others[i], uint64(i+1)<<40)
+	setup(t)
+	mounts := make([]string, closers)
+	for i := range mounts {
+		mounts[i] = filepath.Join(t.TempDir(), strconv.Itoa(i))
+		mountOther(t, mounts[i], uint64(i+1)<<40)
 	}
 
-	const tries = 9
-	times := make(map[string][]time.Duration)
-	overlaps := 0
-	alone := func(what string, do func()) { times[what] = append(times[what], timed(do)) }
-	beside := func(what string, do func()) {
-		wait, closing := closeAll(t, others)
-		alone(what, do)
-		if closing() {
-			overlaps++
+	const tries = 100
+	alone := 0
+	for try := 1; try <= tries; try++ {
+		c := closeAll(t, mounts)
+		waiting, together := c.gracePeriods()
+		c.all.Wait()
+		if together {
+			t.Logf("try %d: readers %d and %d wait at the same time", try, waiting[0], waiting[1])
+			return
 		}
-		wait()
-	}
-	for range tries {
-		for how, measure := range map[string]func(string, func()){" alone": alone, " beside": beside} {
-			var r *notify.Reader
-			measure("attach"+how, func() { r = f.attach() })
-			r.Close()
-			measure("umount"+how, f.umount)
-			f.mount()
+		if len(waiting) > 0 {
+			alone++
 		}
 	}
-	for _, op := range []string{"attach", "umount"} {
-		a, b := times[op+" alone"], times[op+" beside"]
-		t.Logf("%s alone: %v", op, a)
-		t.Logf("%s while %d readers close: %v", op, closers, b)
-		// Noise only ever adds time, so the fastest try says what it takes.
-		if alone, beside := slices.Min(a), slices.Min(b); beside > 2*alone {
-			t.Errorf("%s takes %v while %d readers close, more than twice the %v alone", op, beside, closers, alone)
-		}
-	}
-	if overlaps < tries {
-		t.Errorf("in %d of %d measurements the readers were closed too early: they say nothing", 2*tries-overlaps, 2*tries)
-	}
+	t.Errorf("no two readers waited for a grace period at the same time, in %d tries; in %d of them one was seen to wait", tries, alone)
 }
 
 // mountOther mounts another stand-in until the test ends.
@@ -86,36 +72,73 @@ func mountOther(t *testing.T, dir string, fsid uint64) {
 	})
 }
 
-// closeAll attaches a reader to each mount and has all of them closed, each by a thread
-// of its own. It returns once every thread is about to. wait waits for them, and closing
-// tells whether any is still at it.
-func closeAll(t *testing.T, dirs []string) (wait func(), closing func() bool) {
+// A closing has readers closed, each by a thread of its own.
+type closing struct {
+	t       *testing.T
+	threads [closers]struct {
+		id     int
+		closed atomic.Bool
+	}
+	all sync.WaitGroup
+}
+
+// closeAll attaches a reader to each mount and begins to close all of them.
+func closeAll(t *testing.T, dirs []string) *closing {
 	t.Helper()
-	var all sync.WaitGroup
-	var left atomic.Int32
+	c := &closing{t: t}
 	begin, begun := make(chan struct{}), make(chan struct{})
-	for _, dir := range dirs {
+	for i, dir := range dirs {
 		r, err := notify.Attach(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		left.Add(1)
-		all.Go(func() {
-			<-begin
+		thread := &c.threads[i]
+		c.all.Go(func() {
+			runtime.LockOSThread() // never unlocked: nobody else gets the thread
+			thread.id = unix.Gettid()
 			begun <- struct{}{}
+			<-begin
 			r.Close()
-			left.Add(-1)
+			thread.closed.Store(true)
 		})
 	}
-	close(begin)
 	for range dirs {
 		<-begun
 	}
-	return all.Wait, func() bool { return left.Load() > 0 }
+	close(begin)
+	return c
 }
 
-func timed(do func()) time.Duration {
-	start := time.Now()
-	do()
-	return time.Since(start)
+// gracePeriods looks at the threads until all are done or two wait for a grace period at
+// the same time, and returns those that were seen to wait.
+func (c *closing) gracePeriods() (waiting []int, together bool) {
+	for done := 0; done < closers; {
+		done = 0
+		for i := range c.threads {
+			switch {
+			case c.threads[i].closed.Load():
+				done++
+			case slices.Contains(waiting, i) || !waitsForGracePeriod(c.t, c.threads[i].id):
+			// Each waits once. So who waits still did so all the time since.
+			case len(waiting) > 0 && waitsForGracePeriod(c.t, c.threads[waiting[0]].id):
+				return []int{waiting[0], i}, true
+			default:
+				waiting = []int{i}
+			}
+		}
+	}
+	return waiting, false
+}
+
+// waitsForGracePeriod tells whether a thread of this process sleeps in synchronize_rcu. One
+// that is gone does not.
+func waitsForGracePeriod(t *testing.T, id int) bool {
+	calls, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stack", id))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Contains(calls, []byte("synchronize_rcu"))
 }
