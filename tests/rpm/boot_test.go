@@ -4,9 +4,12 @@ package rpm
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +122,7 @@ func runSystemd(t *testing.T, image string, c vm.Config) {
 	tests := guestTests
 	if life := os.Getenv(guest.EnvLife); life != "" {
 		c.Env = append(c.Env, guest.EnvLife+"="+life)
+		c.Resume = resume()
 		c.Timeout = 8 * time.Hour
 	}
 	if slices.Contains(c.Env, guest.EnvFS+"="+guest.ScoutFS) && tests == "" {
@@ -129,4 +133,25 @@ func runSystemd(t *testing.T, image string, c vm.Config) {
 		args = append(args, "-test.run="+tests)
 	}
 	vm.Run(t, c, vm.BuildTest(t, "./rpm/guest"), args...)
+}
+
+// resume returns a Resume that has each machine go on after the rounds that held in those
+// before.
+func resume() func(log string) ([]string, error) {
+	held := make(map[string]string)
+	line := regexp.MustCompile(`(?m)\| ` + guest.Held + `(\S+)=(\d+)$`)
+	return func(log string) ([]string, error) {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range line.FindAllStringSubmatch(string(text), -1) {
+			held[m[1]] = m[2]
+		}
+		var fields []string
+		for _, name := range slices.Sorted(maps.Keys(held)) {
+			fields = append(fields, name+"="+held[name])
+		}
+		return []string{guest.EnvHeld + "=" + strings.Join(fields, " ")}, nil
+	}
 }

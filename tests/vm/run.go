@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,13 +58,27 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-reserve))
 		defer cancel()
 	}
+	env, most := c.Env, 1
+	if c.Resume != nil {
+		most = 100
+	}
 	report, res, err := bootTest(ctx, c, binary, args)
-	if c.Again != "" && ctx.Err() == nil && saidIn(c.Log, c.Again) {
-		first := c.Log + ".first"
-		if err := os.Rename(c.Log, first); err != nil {
-			t.Error(err)
+	for again := 1; again <= most && c.Again != "" && ctx.Err() == nil && saidIn(c.Log, c.Again); again++ {
+		if report != nil && report.root.ended(testjson.ActionFail) {
+			break // which the next machine would not show
 		}
-		t.Logf("%q: booting the machine again; the first one's log: %s", c.Again, first)
+		earlier := fmt.Sprintf("%s.%d", c.Log, again)
+		if e := os.Rename(c.Log, earlier); e != nil {
+			t.Fatal(e)
+		}
+		t.Logf("%q: booting the machine again; the last one's log: %s", c.Again, earlier)
+		if c.Resume != nil {
+			more, e := c.Resume(earlier)
+			if e != nil {
+				t.Fatal(e)
+			}
+			c.Env = append(slices.Clip(env), more...)
+		}
 		report, res, err = bootTest(ctx, c, binary, args)
 	}
 	if res != nil {
@@ -231,6 +246,11 @@ func (n *node) failed() bool {
 		}
 	}
 	return false
+}
+
+// ended says whether n or a test below it ended with a result.
+func (n *node) ended(result testjson.Action) bool {
+	return n.result == result || slices.ContainsFunc(n.kids, func(k *node) bool { return k.ended(result) })
 }
 
 // problems returns the failures that no subtest shows. err is Boot's.

@@ -15,6 +15,14 @@ const Upgrade = "/root/upgrade.rpm"
 // EnvLife is the variable with the rounds of the tests of the daemon's life.
 const EnvLife = "LIFE"
 
+// EnvHeld is the variable with the rounds that held in an earlier machine, as Held has
+// them, separated by spaces.
+const EnvHeld = "LIFE_HELD"
+
+// Held is what the line of a round that held begins with. The test's name, "=" and the
+// number of rounds follow.
+const Held = "guest: rounds held: "
+
 // EnvFS is the variable that is ScoutFS if the module is the real one.
 const (
 	EnvFS   = "FS"

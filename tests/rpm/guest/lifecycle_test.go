@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,17 +27,41 @@ import (
 // The tests of this file do to a mount, many times, what has left it without a daemon,
 // or could. After each time the daemon must serve what is mounted then.
 
-// rounds is how often.
-func rounds(t *testing.T) int {
+// rounds numbers the rounds of a test, from 0. Those that held in an earlier machine, see
+// EnvHeld, are left out, and with EnvLife each that held is told, so that a long run shows how
+// far it is. The first that fails is the last.
+func rounds(t *testing.T) iter.Seq[int] {
 	t.Helper()
-	n := 3
-	if s := os.Getenv(EnvLife); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			t.Fatalf("%s: %v", EnvLife, err)
-		}
+	life := os.Getenv(EnvLife)
+	if life == "" {
+		life = "3"
 	}
-	return n
+	n, err := strconv.Atoi(life)
+	if err != nil {
+		t.Fatalf("%s: %v", EnvLife, err)
+	}
+	first := 0
+	for held := range strings.FieldsSeq(os.Getenv(EnvHeld)) {
+		name, number, _ := strings.Cut(held, "=")
+		if name != t.Name() {
+			continue
+		}
+		if first, err = strconv.Atoi(number); err != nil {
+			t.Fatalf("%s: %v", EnvHeld, err)
+		}
+		t.Logf("%d of %d rounds held in an earlier machine", first, n)
+	}
+	return func(yield func(int) bool) {
+		for i := first; i < n; i++ {
+			if !yield(i) || t.Failed() {
+				return
+			}
+			if os.Getenv(EnvLife) != "" {
+				fmt.Printf("\n%s%s=%d\n", Held, t.Name(), i+1)
+			}
+		}
+		t.Logf("%d rounds held", n)
+	}
 }
 
 // mkfs makes a real file system on two of the machine's disks, once.
@@ -155,18 +180,7 @@ func (f *life) mount() {
 		_ = unix.Tgkill(os.Getpid(), self, unix.SIGURG) // which Go ignores
 	})
 	defer hangs.Stop()
-	lost := time.AfterFunc(patience, func() {
-		if os.Getenv(EnvFS) != ScoutFS {
-			return
-		}
-		fmt.Printf("\n%s\n", MountHangs)
-		_ = unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
-		// Log the blocked tasks. There is no way out: interrupted, it hangs in its
-		// own cleaning up.
-		_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	})
-	defer lost.Stop()
+	defer endIfItHangs()()
 	var err error = unix.EINTR // also by a signal of Go's scheduler
 	for err == unix.EINTR {
 		err = unix.Mount(f.source, f.dir, "scoutfs", 0, f.opts)
@@ -183,12 +197,37 @@ func (f *life) mount() {
 	}
 }
 
+// endIfItHangs powers the machine off, and says why, if a mount of real ScoutFS that begins
+// now does not end before the returned function is called, see MountHangs.
+func endIfItHangs() (stop func()) {
+	if os.Getenv(EnvFS) != ScoutFS {
+		return func() {}
+	}
+	lost := time.AfterFunc(patience, func() {
+		fmt.Printf("\n%s\n", MountHangs)
+		_ = unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
+		// Log the blocked tasks. There is no way out: interrupted, it hangs in its
+		// own cleaning up.
+		_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	})
+	return func() { lost.Stop() }
+}
+
 // umount unmounts it, by umount(2), at the first try.
 func (f *life) umount() {
 	f.t.Helper()
 	if err := unix.Unmount(f.dir, 0); err != nil {
 		f.t.Fatalf("unmount %q: %v", f.dir, err)
 	}
+}
+
+// goRound mounts it, has it served and unmounts it.
+func (f *life) goRound() {
+	f.t.Helper()
+	f.mount()
+	f.serves()
+	f.umount()
 }
 
 // waits waits until the instance waits for a mount.
@@ -256,7 +295,7 @@ func (f *life) same(pid string, errors int) {
 	if lines := f.errors(); len(lines) != errors {
 		f.t.Errorf("%d errors in the log, not %d:\n%s", len(lines), errors, strings.Join(lines, "\n"))
 	}
-	f.t.Logf("%d rounds, the slowest served after %v", rounds(f.t), f.slowest.Round(time.Millisecond))
+	f.t.Logf("the slowest was served after %v", f.slowest.Round(time.Millisecond))
 }
 
 // errors returns the errors in the instance's log since the test began.
@@ -533,7 +572,10 @@ func TestLifeAutomount(t *testing.T) {
 		if m, ok := at(t, f.dir); !ok || m.Type != "autofs" {
 			t.Fatalf("at %s: %v, %v, want autofs", f.dir, m, ok)
 		}
-		if _, err := os.ReadDir(f.dir); err != nil { // which mounts
+		stop := endIfItHangs()
+		_, err := os.ReadDir(f.dir) // which mounts
+		stop()
+		if err != nil {
 			t.Fatal(err)
 		}
 		if f.fsid == "" {
@@ -623,21 +665,16 @@ func TestLifeNames(t *testing.T) {
 	for i, name := range names {
 		lives[i] = newLife(t, "/mnt/"+name, 0)
 	}
+	last := len(lives) // if all rounds held earlier
 	for round := range rounds(t) {
 		// One after the other: real file systems can be mounted once.
-		f := lives[round%len(lives)]
-		if round == 0 && rounds(t) < len(names) {
-			for _, f := range lives[1:] {
-				f.mount()
-				f.serves()
-				f.umount()
-			}
-		}
-		f.mount()
-		f.serves()
-		f.umount()
+		lives[round%len(lives)].goRound()
+		last = round
 	}
-	for _, f := range lives {
+	for i, f := range lives {
+		if i > last {
+			f.goRound()
+		}
 		f.waits()
 		if lines := f.errors(); len(lines) > 0 {
 			t.Errorf("%q: %v", f.dir, lines)
