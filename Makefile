@@ -25,7 +25,7 @@ DEPS_VM := bc e2fsprogs kmod libc6-dev libelf1 qemu-system-x86 socat xxd xz-util
 DEPS_LINT := shellcheck bc kmod libc6-dev libelf1 perl sparse xz-utils
 DEPS_PACKAGES := createrepo-c patch rpm
 DEPS_KMOD := dkms
-DEPS_TEST := mmdebstrap $(DEPS_PACKAGES)
+DEPS_TEST := jq mmdebstrap rustc zsh $(DEPS_PACKAGES)
 DEPS_SANITIZE := bison flex libelf-dev libssl-dev
 DEPS_SCOUTFS := bison flex libblkid-dev libssl-dev sparse uuid-dev
 # Real ScoutFS needs its own, the stand-in does not.
@@ -110,7 +110,7 @@ lint: ## golangci-lint, shellcheck, and for C checkpatch, sparse and gcc's analy
 	$(golangci) run ./...
 	for m in $(modules) tests tests/indexbench; do (cd $$m && '$(CURDIR)/bin/golangci-lint' run ./...) || exit; done
 	@$(call tool,clint,./clint)
-	shellcheck apply.sh .ci/run tests/*.sh tests/rpm/fake/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh
+	shellcheck apply.sh .ci/run tests/*.sh tests/rpm/fake/*.sh tests/upstream/*.sh dkms/*.sh packaging/*.sh packaging/scripts/*.sh packaging/completion/*.bash
 
 .PHONY: guest
 guest: ## one test in a machine: TEST=TestPoll [KERNEL=debian12]; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=...

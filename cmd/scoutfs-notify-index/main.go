@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -65,6 +66,8 @@ type environment struct {
 	statfs func(ctx context.Context, dir string) (notify.Mount, error)
 	open   func(dir string) (mounted, error)
 	runDir string // of the daemons, "" for the usual
+
+	completion *cli.Completion // that is asked for, instead of running a command
 }
 
 // mounted is what [index.Mounted] does.
@@ -176,6 +179,8 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	case "-version", "--version", "version":
 		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify-index", cli.Version(version))
 		return err
+	case "complete":
+		return complete(ctx, env, args[1:])
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
@@ -184,8 +189,30 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	return cmd(ctx, env, args[1:])
 }
 
+// complete tells a shell what the last of some arguments could be.
+func complete(ctx context.Context, env *environment, args []string) error {
+	env.completion = &cli.Completion{W: env.stdout, Mounts: func() (points []string) {
+		mounts, _ := notify.Mounts() // without /proc there are none to name
+		for _, m := range mounts {
+			points = append(points, m.Path)
+		}
+		return points
+	}}
+	args = env.completion.Words(args)
+	if len(args) < 2 || args[0] == "help" {
+		return env.completion.Listed(usage)
+	}
+	if cmd, ok := commands[args[0]]; ok {
+		return cmd(ctx, env, args[1:])
+	}
+	return nil
+}
+
 // parse parses a command's flags. operands describes what follows them.
 func parse(env *environment, flags *flag.FlagSet, operands, about string, args []string) error {
+	if env.completion != nil {
+		return cmp.Or(env.completion.Arguments(flags, operands, about, args), flag.ErrHelp)
+	}
 	flags.SetOutput(io.Discard)
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

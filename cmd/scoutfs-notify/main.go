@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -85,6 +86,8 @@ type environment struct {
 	modules string                                                                      // loaded ones, in sysfs
 	kernels string                                                                      // installed ones
 	modinfo func(ctx context.Context, kernel string) (file, describe string, err error) // of the module that it would load
+
+	completion *cli.Completion // that is asked for, instead of running a command
 }
 
 func systemEnvironment() *environment {
@@ -251,12 +254,33 @@ func dispatch(ctx context.Context, env *environment, args []string) error {
 	case "-version", "--version", "version":
 		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify", cli.Version(version))
 		return err
+	case "complete":
+		return complete(ctx, env, args[1:])
 	}
 	cmd, ok := commands[args[0]]
 	if !ok {
 		return usagef("", "there is no command %q", args[0])
 	}
 	return cmd(ctx, env, args[1:])
+}
+
+// complete tells a shell what the last of some arguments could be.
+func complete(ctx context.Context, env *environment, args []string) error {
+	env.completion = &cli.Completion{W: env.stdout, Mounts: func() (points []string) {
+		mounts, _ := env.mounts() // without /proc there are none to name
+		for _, m := range mounts {
+			points = append(points, m.Path)
+		}
+		return points
+	}}
+	args = env.completion.Words(args)
+	if len(args) < 2 || args[0] == "help" {
+		return env.completion.Listed(usage)
+	}
+	if cmd, ok := commands[args[0]]; ok {
+		return cmd(ctx, env, args[1:])
+	}
+	return nil
 }
 
 // parseFlags parses a command's flags and returns its one argument, the mount.
@@ -271,6 +295,9 @@ func parseFlags(env *environment, flags *flag.FlagSet, about string, args []stri
 // parseArguments parses a command's flags, which may stand anywhere before a "--", and
 // returns its other arguments.
 func parseArguments(env *environment, flags *flag.FlagSet, operands, about string, args []string) (rest []string, err error) {
+	if env.completion != nil {
+		return nil, cmp.Or(env.completion.Arguments(flags, operands, about, args), flag.ErrHelp)
+	}
 	flags.SetOutput(io.Discard)
 	for {
 		err = flags.Parse(args)

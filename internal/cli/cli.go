@@ -106,12 +106,18 @@ func Count(p *uint64) flag.Value {
 
 // Choice returns a flag's value for one of some words. What is at p is the default.
 func Choice(p *string, words ...string) flag.Value {
-	return &value[string]{p, func(s string) (string, error) {
+	return &choice{value[string]{p, func(s string) (string, error) {
 		if !slices.Contains(words, s) {
 			return "", fmt.Errorf("not one of %s", strings.Join(words, ", "))
 		}
 		return s, nil
-	}}
+	}}, words}
+}
+
+// choice is a flag.Value that is one of some words.
+type choice struct {
+	value[string]
+	words []string
 }
 
 // List returns a flag's value for a list with commas between its entries, at most that

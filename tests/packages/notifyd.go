@@ -86,7 +86,7 @@ func (p *project) notifyd(ctx context.Context) error {
 
 // stageNotifyd puts all files that nfpm.yaml names into dir.
 func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
-	for _, folder := range []string{"scripts", "include/scoutfs"} {
+	for _, folder := range []string{"scripts", "completion", "include/scoutfs"} {
 		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (p *project) stageNotifyd(ctx context.Context, arch, dir string) error {
 		}
 	}
 	for _, name := range []string{"scoutfs-notifyd@.service", "scoutfs-notify-index@.service", "tmpfiles.conf", "include/scoutfs/notify_socket.h",
-		"scripts/postinstall.sh", "scripts/preremove.sh", "scripts/postremove.sh"} {
+		"completion/scoutfs-notify.bash", "completion/_scoutfs-notify", "scripts/postinstall.sh", "scripts/preremove.sh", "scripts/postremove.sh"} {
 		if err := copyFile(at(name), p.file("packaging", name)); err != nil {
 			return err
 		}

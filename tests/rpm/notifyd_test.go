@@ -191,6 +191,13 @@ func checkNotifyd(t *testing.T, m *machine, version string) {
 		file := fmt.Sprintf("/usr/share/man/man%s/%s.%s.gz", section, name, section)
 		equal(t, "warnings about "+file, lines(m.sh("zcat "+file+" | mandoc -T lint -W warning; man --warnings -l -Tutf8 -Z "+file+" 2>&1 >/dev/null")), nil)
 	}
+	for _, name := range []string{"scoutfs-notify", "scoutfs-notify-index"} {
+		// as bash-completion loads it
+		equal(t, "completion of "+name, lines(m.run("bash", "-c", ". /usr/share/bash-completion/completions/"+name+"; complete -p "+name)),
+			[]string{"complete -F _scoutfs_notify " + name})
+	}
+	// where the zsh of each distribution looks
+	equal(t, "completion of zsh", lines(m.sh("ls /usr/share/zsh/*/")), []string{"_scoutfs-notify"})
 	// The headers compile by themselves, from where the compiler looks for them.
 	m.sh(`cat > /tmp/consumer.c <<'END'
 #include <scoutfs/notify_ioctl.h>
