@@ -3,7 +3,6 @@
 package docs
 
 import (
-	"bytes"
 	"context"
 	"encoding"
 	"encoding/json"
@@ -18,11 +17,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
 // block returns the only fenced block of a language below a heading of a document.
@@ -117,6 +118,8 @@ var consumers = []struct {
 }{
 	{"C", quick, startC, wantPlain},
 	{"Python", quick, startPython, wantPlain},
+	{"Rust", quick, startRust, wantPlain},
+	{"shell", 0, startShell, wantShell},
 	{"Go", 0, func(t *testing.T, doc string) []string { return []string{buildGo(t, block(t, doc, "## Go", "go"))} }, wantGo},
 }
 
@@ -162,6 +165,43 @@ func startPython(t *testing.T, doc string) []string {
 		t.Fatal(err)
 	}
 	return []string{python, program}
+}
+
+// startRust takes Debian's compiler, which is as old as the program may need.
+func startRust(t *testing.T, doc string) []string {
+	const rustc = "/usr/bin/rustc"
+	if _, err := os.Stat(rustc); err != nil {
+		t.Skip("skipped: there is no rustc; on Debian: apt-get install rustc")
+	}
+	dir := t.TempDir()
+	source, program := filepath.Join(dir, "consumer.rs"), filepath.Join(dir, "consumer")
+	if err := os.WriteFile(source, []byte(impatient(t, block(t, doc, "## Rust", "rust"))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), rustc, "--edition", "2021", "-D", "warnings", "-O", "-o", program, source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return []string{program}
+}
+
+func startShell(t *testing.T, doc string) []string {
+	bash, err := exec.LookPath("bash")
+	if err == nil {
+		_, err = exec.LookPath("jq")
+	}
+	if err != nil {
+		t.Skipf("skipped: %v; on Debian: apt-get install bash jq", err)
+	}
+	dir := t.TempDir()
+	if err := vm.BuildProgram(t.Context(), "./cmd/scoutfs-notify", filepath.Join(dir, "scoutfs-notify")); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "consumer.sh")
+	if err := os.WriteFile(program, []byte(block(t, doc, "## Shell", "bash")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"env", "PATH=" + dir + ":" + os.Getenv("PATH"), bash, program}
 }
 
 const wantPlain = `ended (reason 6)
@@ -213,6 +253,30 @@ open ino 7 uid 1000
 ended: scoutfs-notifyd is restarting
 `
 
+const wantShell = `waiting: connect to SOCKET: scoutfs-notifyd is not running
+mount 00000000000000aa
+open ino 7 uid 1000
+read ino 7 uid 1000 offset 4096 length 100
+lost 2 (queue)
+open ino 7 uid 1000
+lost at most 1 (kernel)
+lost 3 (kernel+queue)
+ended: scoutfs-notifyd was stopped
+mount 00000000000000aa
+lost 7 and maybe more (away+unattended)
+open ino 7 uid 1000
+waiting: receive records: unexpected EOF: scoutfs-notifyd was killed
+mount 00000000000000aa
+waiting: receive records: unexpected EOF: scoutfs-notifyd was killed
+mount 00000000000000aa
+lost 4 (away)
+ended: the file system was unmounted
+mount 00000000000000bb
+lost 0 and maybe more (away+unattended)
+open ino 7 uid 1000
+ended: scoutfs-notifyd is restarting
+`
+
 // The programs of docs/consumers.md say all that a daemon tells them, over restarts,
 // crashes and remounts, and that of a silent one.
 func TestConsumers(t *testing.T) {
@@ -222,13 +286,13 @@ func TestConsumers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			argv := tt.start(t, doc)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 
-			if tt.idle > 0 { // takes a socket only
-				wrong := exec.CommandContext(ctx, argv[0], append(slices.Clone(argv[1:]), t.TempDir())...)
-				if out, err := wrong.CombinedOutput(); err == nil || len(out) == 0 {
-					t.Errorf("with a folder in place of the socket: %v, %s", err, out)
+			for _, path := range wrongPaths(t, tt.idle > 0) {
+				wrong := exec.CommandContext(ctx, argv[0], append(slices.Clone(argv[1:]), path)...)
+				if out, err := wrong.CombinedOutput(); err == nil || !strings.Contains(string(out), path) {
+					t.Errorf("with %s in place of the socket: %v, %s", path, err, out)
 				}
 			}
 			// t.TempDir's paths are too long for a socket.
@@ -239,46 +303,90 @@ func TestConsumers(t *testing.T) {
 			defer os.RemoveAll(dir)
 			path := filepath.Join(dir, notify.SocketName)
 			cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], path)...)
-			out := &watched{line: "no sign of life\n", seen: make(chan struct{})}
-			var errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = out, &errs
-			// It must wait for a socket that does not exist yet.
+			var out, errs watched
+			silent := out.when(func(text string) bool { return strings.Contains(text, "no sign of life\n") })
+			whole := out.when(func(text string) bool { return len(text) >= len(strings.ReplaceAll(tt.want, "SOCKET", path)) })
+			waits := func(text string) bool { return strings.Contains(text, "waiting") }
+			outWaits, errWaits := out.when(waits), errs.when(waits)
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			// The shell's is a group of processes.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(100 * time.Millisecond)
 			stop := func() {
 				cancel()
 				cmd.Wait()
 			}
-			d := daemon{idle: tt.idle, silent: out.seen, stop: stop}
+			// It must wait for a socket that does not exist yet.
+			select {
+			case <-outWaits:
+			case <-errWaits:
+			case <-ctx.Done():
+				stop()
+				t.Fatalf("it does not say that it waits: %s%s", &out.text, &errs.text)
+			}
+			d := daemon{idle: tt.idle, silent: silent, stop: func() {
+				select {
+				case <-whole: // a pipeline's last program can be behind
+				case <-ctx.Done():
+				}
+				stop()
+			}}
 			if tt.idle == 0 {
 				d.silent = nil
 			}
 			err = d.serve(ctx, path)
 			stop()
 			if err != nil {
-				t.Errorf("%v: %s", err, &errs)
+				t.Errorf("%v: %s", err, &errs.text)
 			}
 			if got := strings.ReplaceAll(out.text.String(), path, "SOCKET"); got != tt.want {
-				t.Errorf("got\n%s\nwant\n%s\nerrors: %s", got, tt.want, &errs)
+				t.Errorf("got\n%s\nwant\n%s\nerrors: %s", got, tt.want, &errs.text)
 			}
 		})
 	}
 }
 
-// watched keeps what is written to it, and says when there is a line.
+// wrongPaths returns paths with which a program must end: what exists and is no socket, and
+// where it takes mount points what does not exist and is not the name of a socket.
+func wrongPaths(t *testing.T, socketOnly bool) []string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if socketOnly {
+		return []string{file, dir}
+	}
+	return []string{file, filepath.Join(dir, "missing")}
+}
+
+// watched keeps what is written to it, and says when that is as it should be.
 type watched struct {
-	text strings.Builder
-	line string
-	seen chan struct{} // closed then
-	once sync.Once
+	text  strings.Builder
+	waits []func(text string)
+}
+
+// when returns what is closed when all that was written is as it should be. It must be called
+// before something is.
+func (w *watched) when(ok func(text string) bool) <-chan struct{} {
+	c := make(chan struct{})
+	var once sync.Once
+	w.waits = append(w.waits, func(text string) {
+		if ok(text) {
+			once.Do(func() { close(c) })
+		}
+	})
+	return c
 }
 
 func (w *watched) Write(b []byte) (int, error) {
 	w.text.Write(b)
-	if strings.Contains(w.text.String(), w.line) {
-		w.once.Do(func() { close(w.seen) })
+	for _, wait := range w.waits {
+		wait(w.text.String())
 	}
 	return len(b), nil
 }
