@@ -21,8 +21,9 @@ const (
 	maxAlive = 512
 )
 
-// alive finds the names of the processes that make records, one for each record. Like
-// processes, which it asks, it shows none of whose process it is not sure.
+// alive finds the names of the processes that make records. The kernel uses the number of a
+// process that has ended again, so a name goes only with records of a time at which its
+// process is known to have lived.
 type alive struct {
 	*processes
 	kept  map[uint32]*living // by number

@@ -12,27 +12,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
-
-// noName is shown for a process whose name is not known for sure.
-const noName = "-"
 
 // tick is the unit of a process's start in /proc, USER_HZ, on all of Go's platforms.
 const tick = time.Second / 100
 
-// processes finds the names of the processes that made records. The kernel uses the
-// number of a process that has ended again, so a name goes only with records of a
-// time at which its process is known to have lived.
+// processes looks up processes by the numbers that records have.
 type processes struct {
 	env    *environment
-	usable bool // proc has the processes under the numbers that records have
-
-	// Those that were asked for in this interval and in the one before, by number.
-	current, previous map[uint32]process
-
-	buf [1024]byte // for a stat file, of which a third may be used
+	usable bool       // proc has the processes under these numbers
+	buf    [1024]byte // for a stat file, of which a third may be used
 }
 
 // process is a process that was seen alive. Its times are in nanoseconds since the
@@ -46,10 +35,7 @@ type process struct {
 func (p *process) livedAt(ns int64) bool { return p.start <= ns && ns <= p.seen }
 
 func newProcesses(env *environment) *processes {
-	return &processes{
-		env: env, usable: inInitialNamespace(env.proc),
-		current: make(map[uint32]process), previous: make(map[uint32]process),
-	}
+	return &processes{env: env, usable: inInitialNamespace(env.proc)}
 }
 
 // inInitialNamespace tells whether the process numbers in proc are those of the
@@ -59,32 +45,6 @@ func inInitialNamespace(proc string) bool {
 	const initial = 0xEFFFFFFC // PROC_PID_INIT_INO, part of the kernel's ABI
 	link, err := os.Readlink(filepath.Join(proc, "self/ns/pid"))
 	return err == nil && link == fmt.Sprintf("pid:[%d]", initial)
-}
-
-// name returns the name of the process that made a record, safe to print. It looks the process up,
-// so it is to be called once for a process and interval, as soon as the record comes.
-func (p *processes) name(rec *notify.Record) string {
-	at := int64(rec.TimeNS)
-	known, ok := p.current[rec.PID]
-	if !ok {
-		known, ok = p.previous[rec.PID]
-	}
-	if !ok || !known.livedAt(at) {
-		if known, ok = p.look(rec.PID); !ok {
-			return noName
-		}
-	}
-	p.current[rec.PID] = known
-	if !known.livedAt(at) {
-		return noName // it has the number of the one that made the record
-	}
-	return printable(known.name)
-}
-
-// next starts a new interval.
-func (p *processes) next() {
-	p.current, p.previous = p.previous, p.current
-	clear(p.current)
 }
 
 // look finds a process that is alive.

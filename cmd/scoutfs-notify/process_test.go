@@ -78,15 +78,15 @@ func (p *fakeProc) end(pid uint32) {
 
 // TestProcessNames: a record gets the name of its process or none.
 func TestProcessNames(t *testing.T) {
-	const pid = 20
-	type act = func(p *fakeProc, ps *processes)
+	const pid = 1 << 30 // which the kernel has none of: no process of the host is in the way
+	type act = func(p *fakeProc, ps *alive)
 	start := func(name string, before time.Duration) act {
-		return func(p *fakeProc, _ *processes) { p.add(pid, name, before) }
+		return func(p *fakeProc, _ *alive) { p.add(pid, name, before) }
 	}
-	end := func(p *fakeProc, _ *processes) { p.end(pid) }
-	interval := func(_ *fakeProc, ps *processes) { ps.next() }
+	end := func(p *fakeProc, _ *alive) { p.end(pid) }
+	sweep := func(_ *fakeProc, ps *alive) { ps.sweep(ps.env.now()) }
 	ask := func(before time.Duration, want string) act {
-		return func(p *fakeProc, ps *processes) {
+		return func(p *fakeProc, ps *alive) {
 			p.t.Helper()
 			rec := notify.Record{PID: pid, TimeNS: uint64(scriptStart*int64(time.Second) - int64(before))}
 			if got := ps.name(&rec); got != want {
@@ -99,27 +99,27 @@ func TestProcessNames(t *testing.T) {
 		acts []act
 	}{
 		{"alive", []act{start("cat", time.Second), ask(time.Millisecond, "cat")}},
-		{"not there", []act{ask(0, noName)}},
-		{"any name", []act{start("a) S 1 (b\x1b\n c", time.Second), ask(0, `a) S 1 (b\x1b\x0a c`)}},
+		{"not there", []act{ask(0, "")}},
+		{"any name", []act{start("a) S 1 (b\x1b\n c", time.Second), ask(0, "a) S 1 (b\x1b\n c")}},
 		{"no name", []act{start("", time.Second), ask(0, "")}},
 		{"started in the tick of its record", []act{start("cat", 0), ask(0, "cat")}},
-		{"started after the record", []act{start("other", 10*time.Millisecond), ask(11*time.Millisecond, noName)}},
+		{"started after the record", []act{start("other", 10*time.Millisecond), ask(11*time.Millisecond, "")}},
 		{"started after the record, which another process looked at", []act{
-			start("other", time.Second), ask(time.Minute, noName), interval, ask(0, "other"),
+			start("other", time.Second), ask(time.Minute, ""), sweep, ask(0, "other"),
 		}},
-		{"ended after it was seen", []act{start("cat", time.Minute), ask(time.Second, "cat"), end, interval, ask(0, "cat")}},
-		{"ended and forgotten", []act{start("cat", time.Minute), ask(0, "cat"), end, interval, interval, ask(0, noName)}},
+		{"ended after it was seen", []act{start("cat", time.Minute), ask(time.Second, "cat"), end, sweep, ask(0, "cat")}},
+		{"ended and forgotten", []act{start("cat", time.Minute), ask(0, "cat"), end, sweep, sweep, ask(0, "")}},
 		{"ended, asked for each time", []act{
-			start("cat", time.Minute), ask(1, "cat"), end, interval, ask(1, "cat"), interval, ask(1, "cat"), interval, ask(0, "cat"),
+			start("cat", time.Minute), ask(1, "cat"), end, sweep, ask(1, "cat"), sweep, ask(1, "cat"), sweep, ask(0, "cat"),
 		}},
-		{"ended, and the record is of later", []act{start("cat", time.Minute), ask(0, "cat"), end, interval, ask(-1, noName)}},
+		{"ended, and the record is of later", []act{start("cat", time.Minute), ask(0, "cat"), end, sweep, ask(-1, "")}},
 		{"ended, its number is used again", []act{
-			start("cat", time.Minute), ask(time.Second, "cat"), end, start("other", 500*time.Millisecond), interval, ask(time.Second, "cat"),
+			start("cat", time.Minute), ask(time.Second, "cat"), end, start("other", 500*time.Millisecond), sweep, ask(time.Second, "cat"),
 		}},
-		{"from a time to which the clock was set back", []act{start("cat", time.Minute), ask(-time.Hour, noName)}},
+		{"from a time to which the clock was set back", []act{start("cat", time.Minute), ask(-time.Hour, "")}},
 		{"has a new name", []act{
-			start("sh", time.Minute), ask(0, "sh"), start("cat", time.Minute), interval,
-			func(_ *fakeProc, ps *processes) {
+			start("sh", time.Minute), ask(0, "sh"), start("cat", time.Minute), sweep,
+			func(_ *fakeProc, ps *alive) {
 				now := ps.env.now().Add(time.Second)
 				ps.env.now = func() time.Time { return now }
 				ps.env.sinceBoot = func() time.Duration { return uptime + time.Second }
@@ -129,7 +129,7 @@ func TestProcessNames(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newFakeProc(t)
-			ps := newProcesses(&environment{proc: p.dir, now: func() time.Time { return time.Unix(scriptStart, 0) }, sinceBoot: p.sinceBoot})
+			ps := newAlive(&environment{proc: p.dir, now: func() time.Time { return time.Unix(scriptStart, 0) }, sinceBoot: p.sinceBoot})
 			for _, act := range tt.acts {
 				act(p, ps)
 			}
@@ -144,8 +144,8 @@ func TestForeignProc(t *testing.T) {
 		p := newFakeProc(t)
 		p.namespace(link)
 		p.add(20, "wrong", time.Minute)
-		ps := newProcesses(&environment{proc: p.dir, now: func() time.Time { return time.Unix(scriptStart, 0) }, sinceBoot: p.sinceBoot})
-		if got := ps.name(&notify.Record{PID: 20, TimeNS: scriptStart * 1e9}); got != noName {
+		ps := newAlive(&environment{proc: p.dir, now: func() time.Time { return time.Unix(scriptStart, 0) }, sinceBoot: p.sinceBoot})
+		if got := ps.name(&notify.Record{PID: 20, TimeNS: scriptStart * 1e9}); got != "" {
 			t.Errorf("namespace %q: got %q", link, got)
 		}
 	}
@@ -177,13 +177,13 @@ func TestOwnName(t *testing.T) {
 	if _, err := out.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	ps := newProcesses(env)
+	ps := newAlive(env)
 	comm := filepath.Base(os.Args[0])
 	if want, got := comm[:min(len(comm), 15)], ps.name(&notify.Record{PID: uint32(cmd.Process.Pid), TimeNS: uint64(started.UnixNano())}); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	ps = newProcesses(env)
-	if got := ps.name(&notify.Record{PID: uint32(cmd.Process.Pid), TimeNS: uint64(before.Add(-2 * tick).UnixNano())}); got != noName {
+	ps = newAlive(env)
+	if got := ps.name(&notify.Record{PID: uint32(cmd.Process.Pid), TimeNS: uint64(before.Add(-2 * tick).UnixNano())}); got != "" {
 		t.Errorf("before it started: got %q", got)
 	}
 	in.Close()
@@ -192,7 +192,7 @@ func TestOwnName(t *testing.T) {
 	}
 }
 
-// TestTopProcessEnds: the table has the name of a process that ended in the interval,
+// TestTopProcessEnds: the table has the name of a process that ended in the sweep,
 // also if another has its number by then.
 func TestTopProcessEnds(t *testing.T) {
 	proc := newFakeProc(t)
