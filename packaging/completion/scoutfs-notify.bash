@@ -7,6 +7,7 @@
 _scoutfs_notify() {
 	local typed also word
 	# The word without its backslashes; what is between quotes has none.
+	# shellcheck disable=SC2162
 	IFS= read -d '' typed <<<"$2"
 	typed=${typed%$'\n'}
 	COMPREPLY=()

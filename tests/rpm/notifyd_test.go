@@ -197,7 +197,7 @@ func checkNotifyd(t *testing.T, m *machine, version string) {
 			[]string{"complete -F _scoutfs_notify " + name})
 	}
 	// where the zsh of each distribution looks
-	equal(t, "completion of zsh", lines(m.sh("ls /usr/share/zsh/*/")), []string{"_scoutfs-notify"})
+	equal(t, "completion of zsh", lines(m.sh("find /usr/share/zsh/site-functions /usr/share/zsh/vendor-completions -name *scoutfs* -printf '%f\\n'")), []string{"_scoutfs-notify"})
 	// The headers compile by themselves, from where the compiler looks for them.
 	m.sh(`cat > /tmp/consumer.c <<'END'
 #include <scoutfs/notify_ioctl.h>
