@@ -20,7 +20,8 @@ import (
 const topAbout = `Shows which files, directories, users, processes or commands read most: in the last
 interval, or with -total since the start. On a terminal that is a live screen, on which
 ? shows the keys; elsewhere one table follows the other. What was lost is in the second
-line. Ends with the stream, and says why.
+line. Ends with the stream, and says why; with -f it goes on when the daemon is back or the
+file system is mounted again, and says meanwhile what it waits for.
 `
 
 // runTop is the command top.
@@ -35,6 +36,8 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	once := flags.Bool("once", false, "print one table and end, as -n 1 does")
 	asJSON := flags.Bool("json", false, "print JSON Lines, one object for each table")
 	paths := flags.Bool("paths", false, "show the paths of files")
+	follow := flags.Bool("f", false, "go on over restarts of the daemon, unmounts and mounts")
+	flags.BoolVar(follow, "follow", false, "the same as -f")
 	total := flags.Bool("total", false, "add up from the start, instead of in each interval")
 	var ff filterFlags
 	ff.define(flags)
@@ -47,7 +50,7 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	pick := ff.picker()
-	src, err := openSource(ctx, env, "top", mount, options{dialer: dialer(env, f), paths: *paths, pick: pick})
+	src, err := openSource(ctx, env, "top", mount, options{dialer: dialer(env, f), follow: *follow, paths: *paths, pick: pick})
 	if err != nil {
 		return err
 	}
@@ -57,7 +60,7 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 		count = 1
 	}
 	t := &top{
-		env: env, events: src.events, names: tallyNames(ctx, src.names), mount: mount, interval: interval, count: count,
+		env: env, events: src.events, follow: *follow, names: tallyNames(ctx, src.names), mount: mount, interval: interval, count: count,
 		query: tally.Query{By: byNames[by], Order: orderNames[order], Total: *total, Rows: rows},
 	}
 	live := env.terminal != nil && count == 0 && !*asJSON
@@ -116,6 +119,7 @@ var orderNames = map[string]tally.Order{"bytes": tally.Bytes, "reads": tally.Rea
 type top struct {
 	env      *environment
 	events   iter.Seq2[notify.Event, error]
+	follow   bool // there can be another stream after one that ends
 	names    tally.Names
 	mount    string
 	query    tally.Query
@@ -144,7 +148,7 @@ func (t *top) collect(sum *tally.Tally) <-chan outcome {
 	go func() {
 		for ev, err := range t.events {
 			end, over := ev.(*notify.End)
-			if err != nil || over {
+			if err != nil || over && !t.follow {
 				ended <- outcome{end, err}
 				return
 			}

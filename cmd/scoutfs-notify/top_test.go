@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -271,6 +272,63 @@ func TestTopCommand(t *testing.T) {
 				t.Errorf("it asks for %+v", f)
 			}
 		})
+	}
+}
+
+// TestTopFollow: with -f sums go on over an unmount and a mount, and it is told meanwhile.
+func TestTopFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text, objects bytes.Buffer
+		query := tally.Query{Total: true, Rows: 9}
+		for w, show := range map[*bytes.Buffer]func(tally.Table, time.Time) error{&text: textTable(&text, "/mnt", query), &objects: jsonTable(&objects, query)} {
+			top := &top{
+				env: &environment{now: time.Now}, names: someNames, query: query, interval: time.Second, count: 3, follow: true, show: show,
+				events: script(
+					step{nil, []notify.Event{&notify.Hello{}, read(100, 1, 1, 10)}, 1100 * time.Millisecond},
+					step{nil, []notify.Event{&notify.End{Reason: notify.EndUnmounted}, &notify.Waiting{Err: errors.New("x")}}, time.Second},
+					step{nil, []notify.Event{&notify.Hello{}, &notify.Lost{Unknown: true, Cause: notify.LostAway}, read(100, 1, 1, 10)}, time.Hour},
+				),
+			}
+			if end, err := top.tables(t.Context()); end != nil || err != nil {
+				t.Errorf("it ends with %v, %v", end, err)
+			}
+			w.WriteByte('\n')
+		}
+		time.Sleep(2 * time.Hour) // until the scripts are over
+		for _, want := range []string{
+			"0 opens  1 reads  10.0 B in 1s\nlost nothing, 1 shown of 1\n",
+			"0 opens  1 reads  10.0 B in 2s\nwaiting: the file system was unmounted\nlost nothing, 1 shown of 1\n",
+			"0 opens  2 reads  20.0 B in 3s\nmay have lost any number of records (away), 1 shown of 1\n",
+		} {
+			if !strings.Contains(text.String(), want) {
+				t.Errorf("there is no %q in\n%s", want, &text)
+			}
+		}
+		if n := strings.Count(objects.String(), `"waiting":"the file system was unmounted"`); n != 1 || strings.Count(objects.String(), "waiting") != 1 {
+			t.Errorf("%d objects say what is waited for, not one:\n%s", n, &objects)
+		}
+	})
+}
+
+// TestTopFollows: the command's -f connects again.
+func TestTopFollows(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	socket := filepath.Join(shortTempDir(t), notify.SocketName)
+	var resumes []notify.Resume
+	rawDaemon(t, socket, func(c *fakeClient) {
+		if resumes = append(resumes, c.req.Resume); len(resumes) == 2 {
+			cancel()
+			return
+		}
+		c.say(fakeHello, &notify.Record{Seq: 5, Type: notify.TypeOpen}, &notify.End{Seq: 5, Reason: notify.EndRestarting})
+	})
+	env := systemEnvironment()
+	var errs bytes.Buffer
+	env.stdout, env.stderr, env.terminal = io.Discard, &errs, nil
+	status := run(ctx, env, []string{"top", "-f", "-interval", "1h", socket})
+	if want := []notify.Resume{{}, {RID: fakeHello.RID, Seq: 5}}; status != 0 || errs.Len() > 0 || !slices.Equal(resumes, want) {
+		t.Errorf("exit status %d, it resumed at %v, want %v; %s", status, resumes, want, &errs)
 	}
 }
 

@@ -34,6 +34,9 @@ func textTable(w io.Writer, mount string, q tally.Query) func(v tally.Table, now
 		}
 		first = false
 		fmt.Fprintf(&b, "%s  %s  %s\n", now.Local().Format(time.TimeOnly), printable(mount), sum(v.All, v.Seconds, q.Total))
+		if v.Waiting != "" {
+			fmt.Fprintf(&b, "waiting: %s\n", printable(v.Waiting))
+		}
 		fmt.Fprintf(&b, "%s, %d shown of %d\n", v.Loss, len(v.Rows), v.Found)
 		unit := "/S"
 		if q.Total {
@@ -115,10 +118,11 @@ func jsonTable(w io.Writer, q tally.Query) func(v tally.Table, now time.Time) er
 			By      string      `json:"by"`
 			Sum     tally.Count `json:"sum"`
 			Lost    tally.Loss  `json:"lost"`
+			Waiting string      `json:"waiting,omitempty"`
 			Found   int         `json:"found"`
 			Rows    []jsonRow   `json:"rows"`
 			Rest    tally.Count `json:"rest"`
-		}{now.UTC(), v.Seconds, q.By.String(), v.All, v.Loss, v.Found, rows, v.Rest})
+		}{now.UTC(), v.Seconds, q.By.String(), v.All, v.Loss, v.Waiting, v.Found, rows, v.Rest})
 	}
 }
 

@@ -154,34 +154,125 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// With ctrl-Z the shell gets its terminal, and with fg the screen comes back.
+// Whatever stops it, the shell gets its terminal, and with fg the screen comes back.
 func TestSuspend(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("there is no bash, whose job control this needs")
 	}
+	send := func(sig syscall.Signal) func(*terminal) {
+		return func(term *terminal) {
+			term.t.Helper()
+			if err := syscall.Kill(child(term.t, term.cmd.Process.Pid), sig); err != nil {
+				term.t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		stop func(*terminal)
+		left bool // it leaves the screen as it was
+	}{
+		{"ctrl-Z", func(term *terminal) { term.typed("\x1a") }, true},
+		{"SIGTSTP", send(syscall.SIGTSTP), true},
+		{"SIGSTOP", send(syscall.SIGSTOP), false}, // cannot be caught
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDaemon(t)
+			term := open(t, 132, 24)
+			term.exec([]string{"PS1=prompt$ "}, bash, "--norc", "--noprofile", "-i")
+			term.shows("prompt$")
+			term.typed(build(t) + " top -interval 1h " + d.socket + "\n")
+			d.hello()
+			seq := uint64(0)
+			d.say(reads(&seq, 500, 1)...)
+			term.shows("inode 500", "?:help")
+			tt.stop(term)
+			term.shows("Stopped", "prompt$")
+			if alt := term.vt.Mode()&vt10x.ModeAltScreen != 0; alt == tt.left {
+				t.Errorf("on the live screen: %v", alt)
+			}
+			term.typed("echo $((6*7))\n")
+			term.shows("\n42")
+			d.say(reads(&seq, 600, 1)...)
+			term.typed("fg\n")
+			term.await("the rows and no more", func(lines []string) bool {
+				all := strings.Join(lines, "\n")
+				return strings.Contains(all, "inode 500") && strings.Contains(all, "inode 600") && strings.Contains(all, "?:help") && !strings.Contains(all, "\n42")
+			})
+			term.typed("q")
+			term.await("the shell's screen", func(lines []string) bool {
+				return strings.Contains(strings.Join(lines, "\n"), "prompt$") && term.vt.Mode()&vt10x.ModeAltScreen == 0
+			})
+			term.typed("exit $?\n")
+			if status := term.ends(); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
+		})
+	}
+}
+
+// child returns the only child of a process.
+func child(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+// Where no shell could have it go on, it goes on by itself.
+func TestSuspendAlone(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
-	term := open(t, 132, 24)
-	term.exec([]string{"PS1=prompt$ "}, bash, "--norc", "--noprofile", "-i")
-	term.shows("prompt$")
-	term.typed(build(t) + " top -interval 1h " + d.socket + "\n")
+	term := start(t, 80, 24, nil, "top", "-interval", "1h", d.socket)
 	d.hello()
 	seq := uint64(0)
 	d.say(reads(&seq, 500, 1)...)
 	term.shows("inode 500", "?:help")
 	term.typed("\x1a")
-	term.shows("Stopped", "prompt$")
-	term.typed("echo $((6*7))\n")
-	term.shows("\n42")
-	d.say(reads(&seq, 600, 1)...)
-	term.typed("fg\n")
-	term.shows("inode 500", "inode 600", "?:help")
+	term.await("that it left the screen", func([]string) bool { return bytes.Contains(term.written(), []byte("\x1b[?1049l")) })
+	term.shows("inode 500", "?:help")
 	term.typed("q")
-	term.await("the shell's screen", func(lines []string) bool {
-		return strings.Contains(strings.Join(lines, "\n"), "\n42") && term.vt.Mode()&vt10x.ModeAltScreen == 0
+	if status := term.ends(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// With -f it says what it waits for, and goes on.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	term := start(t, 120, 24, nil, "top", "-f", "-interval", "50ms", "-total", d.socket)
+	d.hello()
+	seq := uint64(0)
+	d.say(reads(&seq, 500, 1)...)
+	term.shows("inode 500")
+	before := d.conn
+	d.accept()
+	end, _ := (&notify.End{Seq: seq, Reason: notify.EndUnmounted}).AppendBinary(nil)
+	if _, err := before.Write(end); err != nil {
+		t.Fatal(err)
+	}
+	before.Close()
+	term.shows("waiting: the file system was unmounted; lost nothing", "inode 500")
+	d.hello()
+	d.say(&notify.Lost{Unknown: true, Cause: notify.LostAway | notify.LostUnattended, Time: time.Now()})
+	again := uint64(0)
+	d.say(reads(&again, 600, 1)...)
+	term.await("the next stream", func(lines []string) bool {
+		all := strings.Join(lines, "\n")
+		return strings.Contains(all, "inode 500") && strings.Contains(all, "inode 600") &&
+			strings.Contains(all, "may have lost any number of records (away+unattended)") && !strings.Contains(all, "waiting:")
 	})
-	term.typed("exit $?\n")
+	term.typed("q")
 	if status := term.ends(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}

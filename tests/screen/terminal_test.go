@@ -61,6 +61,7 @@ func TestMain(m *testing.M) {
 type daemon struct {
 	t      *testing.T
 	socket string
+	ln     *net.UnixListener
 	conn   *net.UnixConn // of the client, once it is connected
 	ready  chan struct{}
 }
@@ -72,21 +73,28 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &daemon{t: t, socket: filepath.Join(dir, notify.SocketName), ready: make(chan struct{})}
-	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: d.socket, Net: "unixpacket"})
-	if err != nil {
+	d := &daemon{t: t, socket: filepath.Join(dir, notify.SocketName)}
+	if d.ln, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: d.socket, Net: "unixpacket"}); err != nil {
 		t.Fatal(err)
 	}
+	d.accept()
 	t.Cleanup(func() {
-		ln.Close()
+		d.ln.Close()
 		select {
 		case <-d.ready:
 			d.conn.Close()
 		default:
 		}
 	})
+	return d
+}
+
+// accept waits for a client in the background, in place of the one before if there was one.
+func (d *daemon) accept() {
+	ready := make(chan struct{})
+	d.ready = ready
 	go func() {
-		conn, err := ln.AcceptUnix()
+		conn, err := d.ln.AcceptUnix()
 		if err != nil {
 			return
 		}
@@ -95,9 +103,8 @@ func newDaemon(t *testing.T) *daemon {
 			return
 		}
 		d.conn = conn
-		close(d.ready)
+		close(ready)
 	}()
-	return d
 }
 
 // say sends events to the client.

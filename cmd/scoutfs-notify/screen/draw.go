@@ -142,8 +142,16 @@ func (m *model) sum(c tally.Count) string {
 	return fmt.Sprintf("%s opens/s  %s reads/s  %s/s", Rate(c.Opens, s), Rate(c.Reads, s), Size(float64(c.Bytes)/s))
 }
 
-// losses says what was lost in the time that the table is about, and in all.
+// losses says what was lost in the time that the table is about, and in all, and before that
+// why nothing comes.
 func (m *model) losses() string {
+	if m.table.Waiting == "" {
+		return m.lost()
+	}
+	return red + "waiting: " + cli.Printable(m.table.Waiting) + plain + "; " + m.lost()
+}
+
+func (m *model) lost() string {
 	if !m.table.TotalLoss.Any() {
 		return green + "lost nothing" + plain
 	}

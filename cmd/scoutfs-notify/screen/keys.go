@@ -31,7 +31,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	case "ctrl+c":
 		return tea.Quit
 	case "ctrl+z":
-		return tea.Suspend
+		return m.stops.stop()
 	case "ctrl+l":
 		return tea.ClearScreen
 	}

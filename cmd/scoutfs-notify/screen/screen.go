@@ -34,7 +34,11 @@ type Options struct {
 // Run shows a tally on a terminal until the user has had enough or the context is done,
 // which is no error. It ends the tally's intervals. The terminal is as it was afterwards.
 func Run(ctx context.Context, terminal *os.File, t *tally.Tally, o Options) error {
-	p := tea.NewProgram(newModel(t, o), tea.WithContext(ctx), tea.WithInput(os.Stdin), tea.WithOutput(terminal), tea.WithoutSignalHandler())
+	m := newModel(t, o)
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(os.Stdin), tea.WithOutput(terminal), tea.WithoutSignalHandler())
+	var end func()
+	m.stops, end = newStops(p.Send)
+	defer end()
 	_, err := p.Run()
 	if ctx.Err() != nil || errors.Is(err, tea.ErrInterrupted) {
 		return nil
@@ -57,6 +61,8 @@ type model struct {
 	paused  bool
 	help    bool
 	editing bool // the filter
+
+	stops *stops // nil in tests
 }
 
 func newModel(t *tally.Tally, o Options) *model {
@@ -118,8 +124,13 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			}
 			return m, m.waitFirst()
 		}
-	case tea.ResumeMsg:
+	case stopMsg:
+		return m, m.stops.stop()
+	case continueMsg:
+		return m, m.stops.again()
+	case backMsg:
 		m.look()
+		return m, tea.ClearScreen
 	case tea.KeyPressMsg:
 		return m, m.key(msg)
 	case tea.PasteMsg:

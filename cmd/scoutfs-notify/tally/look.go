@@ -90,6 +90,10 @@ type Table struct {
 	Seconds float64   // that the table is about
 	First   bool      // the first interval goes on, and this is what it has so far
 
+	// Waiting says why nothing comes: how the last stream ended, or why there was none yet.
+	// It is "" while there is one.
+	Waiting string
+
 	Rows  []Row
 	Found int   // rows that match the query
 	Keys  int   // rows that there are without the filter
@@ -109,7 +113,7 @@ func (t *Tally) Look(q Query, now time.Time) Table {
 	l := look{t: t, q: q, first: t.interval == 1}
 	v := Table{
 		Start: t.start, Since: t.since, Seconds: t.seconds, First: l.first,
-		Loss: t.loss.last, TotalLoss: t.loss.total, Moments: slices.Clone(t.moments), All: l.count(&t.all),
+		Waiting: t.waiting, Loss: t.loss.last, TotalLoss: t.loss.total, Moments: slices.Clone(t.moments), All: l.count(&t.all),
 	}
 	switch {
 	case q.Total:

@@ -5,6 +5,7 @@
 package tally
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -120,6 +121,7 @@ type Tally struct {
 	since    time.Time // when the current interval began
 	seconds  float64   // that the last one took
 	loss     struct{ current, last, total Loss }
+	waiting  string // see Table
 }
 
 // New starts a sum, and its first interval.
@@ -134,7 +136,7 @@ func newTally(now time.Time, names Names, rows int) *Tally {
 	}
 }
 
-// Add adds an access or a loss. It keeps nothing of the event. Only one goroutine may call
+// Add adds an access or a loss, or notes whether there is a stream. It keeps nothing of the event. Only one goroutine may call
 // it at a time; it waits for names without keeping others from looking.
 func (t *Tally) Add(ev notify.Event) {
 	switch ev := ev.(type) {
@@ -145,7 +147,21 @@ func (t *Tally) Add(ev notify.Event) {
 		defer t.mu.Unlock()
 		t.loss.current.add(ev)
 		t.loss.total.add(ev)
+	case *notify.Hello:
+		t.wait("")
+	case *notify.End:
+		t.wait(ev.Reason.String())
+	case *notify.Waiting:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.waiting = cmp.Or(t.waiting, ev.Err.Error())
 	}
+}
+
+func (t *Tally) wait(why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting = why
 }
 
 func (t *Tally) record(r *notify.Record) {
