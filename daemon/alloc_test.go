@@ -65,7 +65,7 @@ func rounds(tb testing.TB, requests []notify.Request, n int) func() {
 		if err != nil || ready != unix.POLLIN {
 			tb.Fatalf("poll: %#x, %v", ready, err)
 		}
-		if got, err := r.relayBatch(time.Now()); err != nil || got != n {
+		if got, err := r.relayBatch(); err != nil || got != n {
 			tb.Fatalf("drained %d records, %v", got, err)
 		}
 		if _, _, err := r.poll(time.Now(), false); err != nil {

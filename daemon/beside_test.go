@@ -165,7 +165,7 @@ func beside(b *testing.B, records, size, clients int) {
 			if _, _, err := r.poll(time.Now(), false); err != nil {
 				return err
 			}
-			_, err := r.relayBatch(time.Now())
+			_, err := r.relayBatch()
 			return err
 		})
 		r.pub.news = false

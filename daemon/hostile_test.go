@@ -182,19 +182,19 @@ func TestNoSpin(t *testing.T) {
 		}, 0},
 		{"closed with a packet unread", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			ring.emit(1)
-			r.relayBatch(time.Now())
+			r.relayBatch()
 			conn.Close()
 		}, 0},
 		{"behind", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch(time.Now())
+				r.relayBatch()
 			}
 		}, 1},
 		{"caught up", func(t *testing.T, r *relay, ring *fakeRing, conn *net.UnixConn) {
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch(time.Now())
+				r.relayBatch()
 			}
 			readAll(t, conn, r.clients.list[0].records)
 		}, 1},
@@ -202,7 +202,7 @@ func TestNoSpin(t *testing.T) {
 			conn.CloseWrite()
 			for len(r.clients.list) == 0 || !r.clients.list[0].behind.on {
 				ring.emit(notify.RingRecords)
-				r.relayBatch(time.Now())
+				r.relayBatch()
 			}
 		}, 1},
 	} {
@@ -269,7 +269,7 @@ func TestStarvedClient(t *testing.T) {
 	r.clients.log = log.logger()
 	conn := connectTo(t, r)
 	ring.emit(1)
-	r.relayBatch(time.Now())
+	r.relayBatch()
 	c := r.clients.list[0]
 	batch := r.buf[:10*notify.RecordSize]
 	for range 100 {
@@ -387,7 +387,7 @@ func TestUnreadPacket(t *testing.T) {
 	r, ring := newTestRelay(t)
 	conn := connectTo(t, r)
 	ring.emit(10)
-	r.relayBatch(time.Now())
+	r.relayBatch()
 	for range 3 {
 		if _, err := conn.Write(packet(notify.Version1, 1)); err != nil {
 			t.Fatal(err)
@@ -411,7 +411,7 @@ func TestPublishing(t *testing.T) {
 		t.Errorf("without a change it is due at %v", next)
 	}
 	ring.emit(10)
-	r.relayBatch(time.Now())
+	r.relayBatch()
 	due := r.pub.next(r.changed())
 	if due.IsZero() {
 		t.Fatal("after a change it is never due")
@@ -433,7 +433,7 @@ func TestPublishing(t *testing.T) {
 
 	// A failed write is retried.
 	ring.emit(10)
-	r.relayBatch(time.Now())
+	r.relayBatch()
 	dir := r.pub.dir.dir
 	r.pub.dir.dir += "-gone"
 	r.pub.tick(r.pub.next(r.changed()), false)

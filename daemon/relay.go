@@ -47,7 +47,7 @@ func (r *relay) loop() error {
 		if ready == 0 && (asleep || now.Before(next)) && !idle {
 			continue
 		}
-		n, err := r.relayBatch(now)
+		n, err := r.relayBatch()
 		if idle && err == nil {
 			r.clients.idle(now, time.Now())
 		}
@@ -82,7 +82,7 @@ func nextPause(pause, since time.Duration, records int) time.Duration {
 
 // relayBatch drains the kernel once, sends what that finds to every client, and
 // returns how many records it was.
-func (r *relay) relayBatch(now time.Time) (int, error) {
+func (r *relay) relayBatch() (int, error) {
 	n, dropped, failed := r.src.Drain(r.buf)
 	batch := r.buf[:n*notify.RecordSize]
 	news := n > 0 || dropped != r.state.KernelDropped
@@ -90,6 +90,9 @@ func (r *relay) relayBatch(now time.Time) (int, error) {
 	if !news || failed != nil && !errors.Is(failed, notify.ErrUnmounted) {
 		return 0, failed
 	}
+	// Not before the drain: what a loss stands for was accessed before the time that the
+	// loss is told with, however long a drain that found a full ring had to wait.
+	now := time.Now()
 	// Whoever was connected when these accesses were made gets them. So accept
 	// between drain and broadcast, and not only when poll reports a connection.
 	r.clients.accept(r.clients.ln.pending())
@@ -105,7 +108,7 @@ func (r *relay) relayBatch(now time.Time) (int, error) {
 // ring at most, or it might never end.
 func (r *relay) lastDrain() error {
 	for left := notify.RingRecords; left > 0; {
-		n, err := r.relayBatch(time.Now())
+		n, err := r.relayBatch()
 		if err != nil || n == 0 {
 			return err
 		}

@@ -205,13 +205,13 @@ func TestDroppedAtUnmount(t *testing.T) {
 		t.Fatal(err)
 	}
 	ring.emit(1)
-	if n, err := r.relayBatch(time.Now()); n != 1 || err != nil {
+	if n, err := r.relayBatch(); n != 1 || err != nil {
 		t.Fatalf("relayed %d records, %v", n, err)
 	}
 	// Five are dropped while that is copied, and fdinfo cannot be read in the end.
 	ring.dropped, ring.mute = 5, true
 	ring.unmount()
-	if _, err := r.relayBatch(time.Now()); !errors.Is(err, notify.ErrUnmounted) {
+	if _, err := r.relayBatch(); !errors.Is(err, notify.ErrUnmounted) {
 		t.Errorf("the last drain: %v", err)
 	}
 	expectRaw(t, conn, notify.TypeHello)
@@ -222,6 +222,53 @@ func TestDroppedAtUnmount(t *testing.T) {
 	}
 	if st := r.snapshot(); st.KernelDropped != 5 {
 		t.Errorf("state: %+v", st)
+	}
+}
+
+// lateRing is one that the relay comes to late: when it drains, the ring is full.
+type lateRing struct {
+	*fakeRing
+	drained time.Time
+}
+
+func (l *lateRing) Drain(buf []byte) (n int, dropped uint64, err error) {
+	l.emit(notify.RingRecords + 1)
+	n, dropped, err = l.fakeRing.Drain(buf)
+	l.drained = time.Now()
+	return n, dropped, err
+}
+
+// TestLossTime: what was lost in the kernel was accessed before the time that the loss is
+// told with.
+func TestLossTime(t *testing.T) {
+	r, ring := newTestRelay(t)
+	late := &lateRing{fakeRing: ring}
+	r.src = late
+	conn := connectTo(t, r)
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	req := notify.Request{Version: notify.Version2, MaxRecords: notify.RingRecords}
+	pkt, _ := req.MarshalBinary()
+	conn.Write(pkt)
+	if _, err := r.relayBatch(); err != nil {
+		t.Fatal(err)
+	}
+	expectRaw(t, conn, notify.TypeHello)
+	buf := make([]byte, (notify.RingRecords+1)*notify.RecordSize)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last notify.Record
+		last.UnmarshalBinary(buf[n-notify.RecordSize : n])
+		lost, ok := last.Control().(*notify.Lost)
+		if !ok {
+			continue
+		}
+		if lost.Count != 1 || lost.Time.Before(late.drained.Round(0)) {
+			t.Errorf("%+v, and the drain ended at %v", lost, late.drained)
+		}
+		return
 	}
 }
 

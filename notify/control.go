@@ -125,7 +125,7 @@ type Lost struct {
 	Unknown bool `json:"unknown"`
 
 	Cause Cause     `json:"cause"`
-	Time  time.Time `json:"time"` // when the daemon told it
+	Time  time.Time `json:"time"` // when the daemon told it: what Count counts was before
 }
 
 // String describes the loss for people, as in "lost 17 records (queue)".
@@ -199,7 +199,7 @@ func (r Reason) refusal() bool { return r >= EndMaxClients && r <= EndProtocol }
 type End struct {
 	Seq    uint64    `json:"seq"` // all numbers up to this have been told; 0 if none is known
 	Reason Reason    `json:"reason"`
-	Time   time.Time `json:"time"`
+	Time   time.Time `json:"time"` // when the daemon said it, after it had detached
 }
 
 // Flags of a control record.
