@@ -128,6 +128,7 @@ func (s *Store) run(j *job) error {
 	if err != nil {
 		return err
 	}
+	s.point("merged segment")
 	seg.Span, seg.Tier, seg.Hour = j.into.Span, j.into.Tier, j.into.Hour
 	gone := func(g Segment) bool { return slices.ContainsFunc(j.from, func(f Segment) bool { return f.ID == g.ID }) }
 	err = s.commit(func(m *manifest) {
@@ -140,8 +141,10 @@ func (s *Store) run(j *job) error {
 		os.Remove(segmentPath(s.dir, seg.ID))
 		return err
 	}
+	s.point("merge")
 	for _, g := range j.from {
 		os.Remove(segmentPath(s.dir, g.ID)) // the next start tries again
+		s.point("removal of a segment")
 	}
 	return nil
 }

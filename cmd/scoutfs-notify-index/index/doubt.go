@@ -15,7 +15,7 @@ type Doubt struct {
 	Since   Millis // observation began
 	Told    Millis // and this far all was told
 	Short   bool   // it began after Cutoff
-	Behind  bool   // Told is not now
+	Behind  bool   // Told is not now; or it is later, so the clock was ahead, and nobody knows
 	Gaps    []Gap  // between the two
 	Lost    uint64 // accesses that were counted in the gaps
 	Unknown bool   // and maybe any number besides
@@ -43,7 +43,7 @@ func Doubts(views []*View, cutoff, now Millis) []Doubt {
 func DoubtOf(n *Node, cutoff, now Millis) Doubt {
 	d := Doubt{Host: n.Host, Cutoff: cutoff, Since: n.Since, Told: n.Told}
 	d.Short = n.Since == 0 || n.latest(n.Since) > cutoff
-	d.Behind = n.Told < now.plus(-behindBy)
+	d.Behind = n.Told < now.plus(-behindBy) || n.Told > now.plus(behindBy)
 	d.Gaps, d.Lost = n.since(cutoff)
 	for _, g := range d.Gaps {
 		d.Unknown = d.Unknown || g.Unknown

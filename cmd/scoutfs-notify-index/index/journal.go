@@ -32,6 +32,7 @@ type Notice struct {
 	Now      Millis        `json:"now,omitempty"`
 	Sample   *Sample       `json:"sample,omitempty"`
 	Excluded uint64        `json:"excluded,omitempty"` // accesses left out since the last one
+	Sealed   bool          `json:"sealed,omitempty"`   // the journal ends here, and the next goes on
 }
 
 func appendFrame(b []byte, kind byte, payload []byte) []byte {
@@ -92,13 +93,37 @@ func endOfJournal(path string, err error) error {
 // log is what has been taken of the stream since a flush: the node as of then and the
 // inodes that were accessed since.
 type log struct {
-	node  Node
-	table table
-	buf   []notify.Record
+	node   Node
+	table  table
+	sealed bool // the last that was taken says that the journal ends
+	buf    []notify.Record
+}
+
+// replay takes what journals have. It returns how many of them count, and how many bytes
+// of the last of those do: after a loss of power one may end early while the next does
+// not, so a journal counts only if the one before it is whole.
+func (l *log) replay(dir string, ids []uint64) (n int, whole int64, err error) {
+	for _, id := range ids {
+		path := journalPath(dir, id)
+		l.sealed = false
+		if whole, err = readJournal(path, l.take); err != nil {
+			return n, 0, err
+		}
+		n++
+		fi, err := os.Stat(path)
+		if err != nil {
+			return n, 0, err
+		}
+		if fi.Size() > whole || !l.sealed {
+			break
+		}
+	}
+	return n, whole, nil
 }
 
 // take applies a frame.
 func (l *log) take(kind byte, payload []byte) error {
+	l.sealed = false
 	switch kind {
 	case frameEvents:
 		recs, err := notify.Decode(l.buf[:0], payload)
@@ -144,4 +169,5 @@ func (l *log) note(n *Notice) {
 		l.node.sample(*n.Sample)
 	}
 	l.node.Excluded += n.Excluded
+	l.sealed = n.Sealed
 }

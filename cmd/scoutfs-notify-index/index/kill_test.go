@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 }
 
 // child follows a socket into a store, as the program does, but by the stream's clock and
-// with tiny limits, so that it flushes and merges all the time.
+// with tiny limits, so that it flushes and merges all the time. Its disk is slow at times,
+// so that it is killed in the middle.
 func child(socket, dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -46,9 +47,11 @@ func child(socket, dir string) int {
 	var now atomic.Int64
 	now.Store(int64(max(s.Node().Told, 1)))
 	s.now = func() time.Time { return Millis(now.Load()).Time() }
+	slow := time.Duration(rand.IntN(25)) * time.Millisecond
+	s.changed = func(string) { time.Sleep(slow) }
 	x := Exclude{UIDs: []uint32{7}}
 	f := &Feed{
-		Store: s, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Skip: x.Match, interval: time.Millisecond,
+		Store: s, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Skip: x.Match, interval: time.Millisecond + slow,
 		clock: func() (string, time.Duration) { return "boot", 0 },
 	}
 	err = f.Run(func(yield func(notify.Event, error) bool) {
@@ -90,6 +93,7 @@ type world struct {
 	seq   uint64 // the last number
 	base  uint64 // the first number of the reader
 	told  uint64 // to the client
+	ever  bool   // the mount has had a reader
 	all   []happened
 
 	ln    *net.UnixListener
@@ -126,9 +130,10 @@ func (w *world) hangUp() {
 
 // startDaemon attaches and listens.
 func (w *world) startDaemon() {
-	if w.seq > 0 {
-		w.seq++
+	if w.ever {
+		w.seq++ // as the kernel does
 	}
+	w.ever = true
 	w.base, w.told = w.seq+1, w.seq
 	os.Remove(w.socket)
 	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: w.socket, Net: "unixpacket"})
@@ -187,6 +192,12 @@ func (w *world) greet() {
 		events := []notify.Event{&notify.Hello{Next: w.told + 1, Time: w.now, FSID: testFSID, RID: w.rid(), Version: notify.Version2}}
 		if l := w.missed(req.Resume); l != nil {
 			events = append(events, l)
+		}
+		if w.rnd.IntN(2) == 0 { // the index may write and flush before the rest comes
+			w.say(events[0])
+			w.awaitRead()
+			time.Sleep(time.Duration(w.rnd.IntN(40)) * time.Millisecond)
+			events = events[1:]
 		}
 		w.say(events...)
 	}
@@ -314,7 +325,7 @@ func (w *world) step() string {
 		w.stopDaemon(notify.EndUnmounted)
 		w.unattended(w.rnd.IntN(3))
 		w.mount++
-		w.seq = 0
+		w.seq, w.ever = 0, false
 		w.startDaemon()
 		return "remount"
 	}
@@ -323,7 +334,7 @@ func (w *world) step() string {
 	w.unattended(w.rnd.IntN(5))
 	if w.rnd.IntN(2) == 0 {
 		w.mount++
-		w.seq = 0
+		w.seq, w.ever = 0, false
 	}
 	w.startDaemon()
 	w.startIndex()
@@ -337,7 +348,7 @@ func TestKill(t *testing.T) {
 	t.Parallel()
 	rounds, _ := strconv.Atoi(os.Getenv("INDEX_ROUNDS"))
 	if rounds == 0 {
-		rounds = 20
+		rounds = 100
 	}
 	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
 	if err != nil {

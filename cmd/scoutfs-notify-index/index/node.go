@@ -30,7 +30,9 @@ type Node struct {
 
 	Clock Clock `json:"clock"`
 
-	hello *notify.Hello // of the connection, until At is in it
+	// The mount and the next number of a connection that At is not in yet, for nothing was
+	// told after its hello. It has to survive a flush as all else does.
+	Hello Place `json:"hello"`
 }
 
 // Place is a number in the stream of a mount.
@@ -105,7 +107,7 @@ func (n *Node) event(ev notify.Event) {
 	switch ev := ev.(type) {
 	case *notify.Hello:
 		n.Connected = true
-		n.hello = ev
+		n.Hello = Place{RID: ev.RID, Seq: ev.Next}
 		if n.Since == 0 {
 			// What is accessed from now on is told. Without a place no loss would be
 			// told if nothing more came before the end of the process.
@@ -132,9 +134,10 @@ func (n *Node) event(ev notify.Event) {
 			n.Connected = false
 			break
 		}
+		// Its time is when the daemon said it: the kernel may have ended the numbering
+		// long before.
 		n.arrive()
 		n.At.Seq = max(n.At.Seq, ev.Seq)
-		n.Told = MillisOf(ev.Time)
 		n.Connected = false
 	}
 }
@@ -145,13 +148,13 @@ var brokeOff = notify.End{Time: time.Unix(0, 0).UTC()}
 // arrive makes the connection the one that At is a number of. Not at its hello: a loss
 // may follow that, and would be forgotten if the process ended between the two.
 func (n *Node) arrive() {
-	if n.hello == nil {
+	if n.Hello.RID == 0 {
 		return
 	}
-	if n.At.RID != n.hello.RID {
-		n.At = Place{RID: n.hello.RID}
+	if n.At.RID != n.Hello.RID {
+		n.At = Place{RID: n.Hello.RID}
 	}
-	n.hello = nil
+	n.Hello = Place{}
 }
 
 func (n *Node) lost(l *notify.Lost) {
@@ -159,9 +162,7 @@ func (n *Node) lost(l *notify.Lost) {
 		From: n.Told - slack, To: MillisOf(l.Time) + slack, After: n.At,
 		Count: l.Count, Unknown: l.Unknown, Cause: Cause(l.Cause),
 	}
-	if n.hello != nil {
-		g.Before = Place{RID: n.hello.RID, Seq: n.hello.Next}
-	}
+	g.Before = n.Hello
 	n.arrive()
 	if l.Last > 0 {
 		n.At.Seq = l.Last
@@ -252,6 +253,18 @@ func (n *Node) latest(t Millis) Millis {
 	return out
 }
 
+// end returns when an access of a gap can have been at the latest: the clock may have been
+// behind in a part of it.
+func (n *Node) end(g *Gap) Millis {
+	out := g.To
+	for _, s := range n.Steps {
+		if s.By > 0 && s.From-slack <= g.To && g.From <= s.To+slack {
+			out = max(out, min(g.To, s.To+slack).plus(s.By)+slack)
+		}
+	}
+	return out
+}
+
 // sample adds a sample. Of old ones a few are enough.
 func (n *Node) sample(s Sample) {
 	const fresh, apart = 8 * 24 * time.Hour, 24 * time.Hour
@@ -288,7 +301,7 @@ func (n *Node) forget(t Millis) {
 	n.Since = t
 	gaps := n.Gaps[:0:0]
 	for _, g := range n.Gaps {
-		if n.latest(g.To) >= t {
+		if n.end(&g) >= t {
 			gaps = append(gaps, g)
 		}
 	}
@@ -305,7 +318,7 @@ func (n *Node) forget(t Millis) {
 // missing in them.
 func (n *Node) since(t Millis) (gaps []Gap, lost uint64) {
 	for _, g := range n.Gaps {
-		if n.latest(g.To) >= t {
+		if n.end(&g) >= t {
 			gaps = append(gaps, g)
 			lost += g.Count
 		}

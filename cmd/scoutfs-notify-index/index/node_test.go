@@ -69,6 +69,32 @@ func TestClockSteps(t *testing.T) {
 	}
 }
 
+// What a clock told that was ahead, and was set back since, says nothing about the time
+// that follows; what was lost while it was behind may have been as late as it was behind.
+func TestClockDoubts(t *testing.T) {
+	var n Node
+	n.tick("first", 0, testStart)
+	n.event(hello(testStart))
+	n.event(opened(1, 1, testStart+day)) // by a clock that is ahead
+	if d := DoubtOf(&n, testStart+hour, testStart+hour+minute); d.Certain() {
+		t.Errorf("told up to %v, and certain at %v", n.Told, testStart+hour+minute)
+	}
+	n = Node{}
+	n.tick("first", time.Duration(testStart)*time.Millisecond, testStart)
+	n.event(hello(testStart))
+	n.event(opened(1, 1, testStart+hour))
+	n.tick("second", 0, 1000) // in 1970
+	n.event(&notify.Hello{Next: 1, Time: Millis(2000).Time(), RID: 2})
+	n.event(&notify.Lost{Cause: notify.LostAway, Unknown: true, Time: Millis(2000).Time()})
+	n.tick("second", time.Duration(testStart+day)*time.Millisecond, testStart+day+3000)
+	n.event(&notify.Idle{Time: (testStart + 2*day).Time()})
+	for cutoff, want := range map[Millis]bool{testStart + 2*hour: false, testStart + day: false, testStart + day + minute: true} {
+		if d := DoubtOf(&n, cutoff, testStart+2*day); d.Certain() != want {
+			t.Errorf("since %v: certain %v; gaps %+v, steps %+v", cutoff, d.Certain(), n.Gaps, n.Steps)
+		}
+	}
+}
+
 // coldOf returns which of some inodes are cold, all of which are old enough.
 func coldOf(t *testing.T, views []*View, cutoff Millis, inos ...uint64) []uint64 {
 	t.Helper()

@@ -80,6 +80,15 @@ type Store struct {
 	merging   sync.Mutex // held by whoever merges segments
 	mergers   sync.WaitGroup
 	mergeFail atomic.Pointer[error]
+
+	changed func(what string) // for tests: called after each change on disk
+}
+
+// point is one at which a process can be killed.
+func (s *Store) point(what string) {
+	if s.changed != nil {
+		s.changed(what)
+	}
 }
 
 // Open opens the store of a file system for writing, and makes it if there is none. The
@@ -144,7 +153,7 @@ func (s *Store) create() (*manifest, error) {
 		return nil, err
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n.Name(), "seg-") {
+		if strings.HasPrefix(n.Name(), "seg-") || strings.HasPrefix(n.Name(), "journal-") {
 			return nil, damaged(filepath.Join(s.dir, manifestName), "it is missing, and there is "+n.Name())
 		}
 	}
@@ -203,29 +212,18 @@ func (s *Store) replay() error {
 		return err
 	}
 	s.started = s.now()
-	for i, id := range ids {
-		path := journalPath(s.dir, id)
-		whole, err := readJournal(path, s.log.take)
-		if err != nil {
+	n, whole, err := s.log.replay(s.dir, ids)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids[n:] {
+		if err := os.Remove(journalPath(s.dir, id)); err != nil {
 			return err
-		}
-		fi, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		// After a loss of power, a journal may end early while the next one does not.
-		if whole < fi.Size() || i == len(ids)-1 {
-			for _, later := range ids[i+1:] {
-				if err := os.Remove(journalPath(s.dir, later)); err != nil {
-					return err
-				}
-			}
-			s.number, s.size = id, whole
-			break
 		}
 	}
-	if len(ids) == 0 {
-		s.number = s.manifest.Journal
+	s.number, s.size = s.manifest.Journal, whole
+	if n > 0 {
+		s.number = ids[n-1]
 	}
 	if s.journal, err = os.OpenFile(journalPath(s.dir, s.number), os.O_WRONLY|os.O_CREATE, 0o600); err != nil {
 		return err
@@ -328,11 +326,16 @@ func (s *Store) Maintain() error {
 
 // flush starts to make what was written last.
 func (s *Store) flush() error {
+	if err := s.Look(Notice{Sealed: true}); err != nil {
+		return s.putOff(err)
+	}
+	s.point("seal")
 	next := s.takeNumber()
 	journal, err := os.OpenFile(journalPath(s.dir, next), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return s.putOff(err)
 	}
+	s.point("journal")
 	frozen, old, start := s.log.table, s.journal, s.started
 	s.journal, s.number, s.size, s.started = journal, next, 0, s.now()
 	s.log.table = table{}
@@ -374,6 +377,7 @@ func (s *Store) writeFlush(entries []Entry, node Node, next uint64, hour int64) 
 		return err
 	}
 	seg.Hour = hour
+	s.point("segment")
 	var before uint64
 	err = s.commit(func(m *manifest) {
 		before = m.Journal
@@ -388,11 +392,13 @@ func (s *Store) writeFlush(entries []Entry, node Node, next uint64, hour int64) 
 		os.Remove(segmentPath(s.dir, seg.ID))
 		return err
 	}
+	s.point("manifest")
 	if seg.Entries == 0 {
 		os.Remove(segmentPath(s.dir, seg.ID))
 	}
 	for id := before; id < next; id++ {
 		os.Remove(journalPath(s.dir, id)) // the next start tries again
+		s.point("removal")
 	}
 	return nil
 }

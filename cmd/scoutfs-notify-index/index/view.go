@@ -68,7 +68,11 @@ func (v *View) load(m *manifest) (err error) {
 	}
 	if !m.Merged {
 		l := log{node: m.Nodes[0]}
-		if err := l.replay(v.Dir, m.Journal); err != nil {
+		ids, err := journals(v.Dir, m.Journal)
+		if err != nil {
+			return err
+		}
+		if _, _, err := l.replay(v.Dir, ids); err != nil {
 			return err
 		}
 		v.Nodes[0], v.recent = l.node, l.table.sorted()
@@ -79,26 +83,6 @@ func (v *View) load(m *manifest) (err error) {
 	}
 	if after.Journal != m.Journal || !reflect.DeepEqual(after.Segments, m.Segments) {
 		return errMoved
-	}
-	return nil
-}
-
-// replay takes the journals from first on.
-func (l *log) replay(dir string, first uint64) error {
-	ids, err := journals(dir, first)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		path := journalPath(dir, id)
-		whole, err := readJournal(path, l.take)
-		if err != nil {
-			return err
-		}
-		// As the Store does: what follows the end of a journal was not taken.
-		if fi, err := os.Stat(path); err != nil || fi.Size() > whole {
-			return err
-		}
 	}
 	return nil
 }
