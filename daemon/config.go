@@ -144,7 +144,7 @@ func configure(args []string, version string, stdout, stderr io.Writer) (*config
 		err = errors.New("-sweep takes no mount point")
 	case cfg.sweep:
 	default:
-		cfg.mountPoint, err = cli.MountPoint(flags)
+		cfg.mountPoint, err = cli.MountPoint(flags.Args())
 		if err == nil && *escaped {
 			cfg.mountPoint, err = cli.UnescapePath(cfg.mountPoint)
 		}

@@ -50,18 +50,18 @@ func runCold(ctx context.Context, env *environment, args []string) error {
 	flags.BoolVar(&q.paths, "paths", false, "print a path of each file, too")
 	flags.BoolVar(&q.nul, "0", false, "print paths alone, each with a NUL at its end, as xargs -0 takes them")
 	flags.BoolVar(&q.json, "json", false, "print JSON Lines")
-	if err := parse(env, flags, "MOUNT", coldAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "MOUNT", coldAbout, args)
+	if err != nil {
 		return err
 	}
-	var err error
-	if q.mount, err = cli.MountPoint(flags); err != nil {
-		return usagef("cold", "%w", err)
+	if q.mount, err = cli.MountPoint(rest); err != nil {
+		return cli.Usagef("cold", "%w", err)
 	}
 	switch {
 	case q.older == (moment{}):
-		return usagef("cold", "-older is missing, such as -older 90d")
+		return cli.Usagef("cold", "-older is missing, such as -older 90d")
 	case q.nul && (q.json || q.by != ""), q.by != "" && q.paths:
-		return usagef("cold", "-0, -json, -paths and -by do not go together like that")
+		return cli.Usagef("cold", "-0, -json, -paths and -by do not go together like that")
 	}
 	return q.run(ctx, env)
 }

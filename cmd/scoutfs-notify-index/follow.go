@@ -42,15 +42,15 @@ func runFollow(ctx context.Context, env *environment, args []string) error {
 	flags.Var((*age)(&l.Days), "days", "tell accesses of the last `time` apart by day")
 	flags.Var((*age)(&l.Keep), "keep", "forget inodes that were not accessed for `time`, and with them what was before that")
 	escaped := flags.Bool("escaped", false, "MOUNT is escaped as systemd-escape --path prints it")
-	if err := parse(env, flags, "MOUNT", followAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "MOUNT", followAbout, args)
+	if err != nil {
 		return err
 	}
-	var err error
-	if cfg.mount, err = cli.MountPoint(flags); err == nil && *escaped {
+	if cfg.mount, err = cli.MountPoint(rest); err == nil && *escaped {
 		cfg.mount, err = cli.UnescapePath(cfg.mount)
 	}
 	if err != nil {
-		return usagef("follow", "%w", err)
+		return cli.Usagef("follow", "%w", err)
 	}
 	// What a flush leaves is half of all memory otherwise.
 	debug.SetGCPercent(50)

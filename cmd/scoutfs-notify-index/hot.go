@@ -61,12 +61,12 @@ func runHot(ctx context.Context, env *environment, args []string) error {
 	flags.Var(cli.Choice(&q.sort, "bytes", "reads", "opens"), "sort", "by `what` files are hot: bytes or reads or opens")
 	flags.BoolVar(&q.paths, "paths", false, "print a path of each file, too")
 	flags.BoolVar(&q.json, "json", false, "print JSON Lines")
-	if err := parse(env, flags, "MOUNT", hotAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "MOUNT", hotAbout, args)
+	if err != nil {
 		return err
 	}
-	var err error
-	if q.mount, err = cli.MountPoint(flags); err != nil {
-		return usagef("hot", "%w", err)
+	if q.mount, err = cli.MountPoint(rest); err != nil {
+		return cli.Usagef("hot", "%w", err)
 	}
 	return q.run(ctx, env)
 }

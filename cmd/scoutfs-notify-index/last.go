@@ -27,13 +27,14 @@ func runLast(ctx context.Context, env *environment, args []string) error {
 	s.flags(flags)
 	flags.BoolVar(&inos, "inodes", false, "each FILE is an inode number instead of a path")
 	flags.BoolVar(&asJSON, "json", false, "print JSON Lines")
-	if err := parse(env, flags, "MOUNT FILE...", lastAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "MOUNT FILE...", lastAbout, args)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() < 2 {
-		return usagef("last", "a mount point and files are needed")
+	if len(rest) < 2 {
+		return cli.Usagef("last", "a mount point and files are needed")
 	}
-	mount, files := flags.Arg(0), flags.Args()[1:]
+	mount, files := rest[0], rest[1:]
 	views, err := s.open(ctx, env, mount)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -26,13 +25,8 @@ import (
 // version is set by the linker: -ldflags "-X main.version=1.0".
 var version string
 
-// Exit statuses, which the usage describes.
-const (
-	exitOK       = 0
-	exitFailure  = 1
-	exitUsage    = 64
-	exitNoAccess = 77 // a store that must be looked after; see the unit
-)
+// exitNoAccess is the exit status for a store that must be looked after; see the unit.
+const exitNoAccess = 77
 
 const usage = `Usage: scoutfs-notify-index COMMAND [flags] MOUNT
 
@@ -67,7 +61,7 @@ type environment struct {
 	open   func(dir string) (mounted, error)
 	runDir string // of the daemons, "" for the usual
 
-	completion *cli.Completion // that is asked for, instead of running a command
+	program *cli.Program
 }
 
 // mounted is what [index.Mounted] does.
@@ -86,20 +80,6 @@ func systemEnvironment() *environment {
 	}
 }
 
-// usageError is about bad flags and arguments of a command.
-type usageError struct {
-	error
-	command string
-}
-
-func usagef(command, format string, a ...any) error {
-	err := fmt.Errorf(format, a...)
-	if command != "" {
-		err = fmt.Errorf("%s: %w", command, err)
-	}
-	return usageError{err, command}
-}
-
 type command func(ctx context.Context, env *environment, args []string) error
 
 var commands = map[string]command{
@@ -116,30 +96,35 @@ func main() {
 
 // run runs the command line without the program's name and returns the exit status.
 func run(ctx context.Context, env *environment, args []string) int {
-	err := dispatch(ctx, env, args)
-	var bad usageError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, syscall.EPIPE), errors.Is(err, context.Canceled):
-		return exitOK
-	case errors.As(err, &bad):
-		try := "scoutfs-notify-index -help"
-		if bad.command != "" {
-			try = "scoutfs-notify-index " + bad.command + " -help"
-		}
-		fmt.Fprintf(env.stderr, "scoutfs-notify-index: %s\nTry '%s'.\n", cli.Printable(err.Error()), try)
-		return exitUsage
+	env.program = &cli.Program{
+		Name: "scoutfs-notify-index", Usage: usage, Version: version, Stdout: env.stdout,
+		Mounts: func() (points []string) {
+			mounts, _ := notify.Mounts() // without /proc there are none to name
+			for _, m := range mounts {
+				points = append(points, m.Path)
+			}
+			return points
+		},
+		Command: func(name string) func([]string) error {
+			cmd, ok := commands[name]
+			if !ok {
+				return nil
+			}
+			return func(args []string) error { return cmd(ctx, env, args) }
+		},
 	}
-	fmt.Fprintf(env.stderr, "scoutfs-notify-index: %s\n", cli.Printable(explain(err)))
+	err := explain(env.program.Run(args))
+	status := env.program.Status(env.stderr, err)
 	for _, e := range []error{index.ErrDamaged, index.ErrForeign, index.ErrNewer, index.ErrMerged} {
 		if errors.Is(err, e) {
 			return exitNoAccess
 		}
 	}
-	return exitFailure
+	return status
 }
 
-// explain says what to do about an error.
-func explain(err error) string {
+// explain adds to an error what to do about it.
+func explain(err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, index.ErrDamaged):
@@ -158,73 +143,9 @@ func explain(err error) string {
 		hint = "run it as root"
 	}
 	if hint == "" {
-		return err.Error()
-	}
-	return err.Error() + ": " + hint
-}
-
-func dispatch(ctx context.Context, env *environment, args []string) error {
-	if len(args) == 0 {
-		return usagef("", "a command is missing: follow, cold, hot, last, stat or merge")
-	}
-	switch args[0] {
-	case "help":
-		if len(args) > 1 && commands[args[1]] != nil {
-			return dispatch(ctx, env, []string{args[1], "-help"})
-		}
-		fallthrough
-	case "-h", "-help", "--help":
-		_, err := io.WriteString(env.stdout, usage)
-		return err
-	case "-version", "--version", "version":
-		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify-index", cli.Version(version))
-		return err
-	case "complete":
-		return complete(ctx, env, args[1:])
-	}
-	cmd, ok := commands[args[0]]
-	if !ok {
-		return usagef("", "there is no command %q: the commands are follow, cold, hot, last, stat and merge", args[0])
-	}
-	return cmd(ctx, env, args[1:])
-}
-
-// complete tells a shell what the last of some arguments could be.
-func complete(ctx context.Context, env *environment, args []string) error {
-	env.completion = &cli.Completion{W: env.stdout, Mounts: func() (points []string) {
-		mounts, _ := notify.Mounts() // without /proc there are none to name
-		for _, m := range mounts {
-			points = append(points, m.Path)
-		}
-		return points
-	}}
-	args = env.completion.Words(args)
-	if len(args) < 2 || args[0] == "help" {
-		return env.completion.Listed(usage)
-	}
-	if cmd, ok := commands[args[0]]; ok {
-		return cmd(ctx, env, args[1:])
-	}
-	return nil
-}
-
-// parse parses a command's flags. operands describes what follows them.
-func parse(env *environment, flags *flag.FlagSet, operands, about string, args []string) error {
-	if env.completion != nil {
-		return cmp.Or(env.completion.Arguments(flags, operands, about, args), flag.ErrHelp)
-	}
-	flags.SetOutput(io.Discard)
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		flags.SetOutput(env.stdout)
-		fmt.Fprintf(env.stdout, "Usage: scoutfs-notify-index %s [flags] %s\n\n%s\nFlags:\n", flags.Name(), operands, about)
-		flags.PrintDefaults()
 		return err
 	}
-	if err != nil {
-		return usagef(flags.Name(), "%w", err)
-	}
-	return nil
+	return fmt.Errorf("%w: %s", err, hint)
 }
 
 // stores are the flags that say which stores to look at.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify-index/index"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 )
 
 const mergeAbout = `Makes one store of those of several nodes, for -from of the other commands. Of each
@@ -19,13 +20,14 @@ func runMerge(_ context.Context, env *environment, args []string) error {
 	out := ""
 	flags := flag.NewFlagSet("merge", flag.ContinueOnError)
 	flags.StringVar(&out, "o", "", "write the result to `directory`, which must not exist")
-	if err := parse(env, flags, "STORE...", mergeAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "STORE...", mergeAbout, args)
+	if err != nil {
 		return err
 	}
-	if out == "" || flags.NArg() == 0 {
-		return usagef("merge", "-o and at least one store are needed")
+	if out == "" || len(rest) == 0 {
+		return cli.Usagef("merge", "-o and at least one store are needed")
 	}
-	views, err := openViews(flags.Args(), 0)
+	views, err := openViews(rest, 0)
 	if err != nil {
 		return err
 	}

@@ -42,17 +42,17 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 	s.flags(flags)
 	flags.Var(cli.Int(&gaps, 0, 1<<30), "gaps", "list the last `count` gaps of each node")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON object for each store, with all gaps")
-	if err := parse(env, flags, "MOUNT", statAbout, args); err != nil {
+	rest, err := env.program.Parse(flags, "MOUNT", statAbout, args)
+	if err != nil {
 		return err
 	}
 	var views []*index.View
-	var err error
-	if flags.NArg() == 0 && len(s.from) > 0 {
+	if len(rest) == 0 && len(s.from) > 0 {
 		views, err = openViews(s.from, 0)
 	} else {
 		var mount string
-		if mount, err = cli.MountPoint(flags); err != nil {
-			return usagef("stat", "%w", err)
+		if mount, err = cli.MountPoint(rest); err != nil {
+			return cli.Usagef("stat", "%w", err)
 		}
 		views, err = s.open(ctx, env, mount)
 	}

@@ -21,7 +21,7 @@ const indexProgram = "scoutfs-notify-index"
 // runIndexed returns a command that is one of indexProgram, which replaces this process.
 func runIndexed(command string) func(context.Context, *environment, []string) error {
 	return func(_ context.Context, env *environment, args []string) error {
-		if env.completion == nil && slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
+		if !env.program.Completes() && slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
 			fmt.Fprintf(env.stdout, "Usage: scoutfs-notify %[1]s [flags] MOUNT\n\nRuns %[2]s %[1]s, which has the flags: %[2]s help %[1]s\n", command, indexProgram)
 			return flag.ErrHelp
 		}
@@ -30,7 +30,7 @@ func runIndexed(command string) func(context.Context, *environment, []string) er
 			return fmt.Errorf("%s: %w: install it beside scoutfs-notify", command, err)
 		}
 		argv := []string{indexProgram, command}
-		if env.completion != nil {
+		if env.program.Completes() {
 			argv = []string{indexProgram, "complete", command}
 		}
 		err = syscall.Exec(path, append(argv, args...), os.Environ())

@@ -5,11 +5,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -25,13 +23,6 @@ import (
 
 // version is set by the linker: -ldflags "-X main.version=1.0".
 var version string
-
-// Exit statuses, which the usage describes.
-const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 64
-)
 
 const usage = `Usage: scoutfs-notify COMMAND [flags] [MOUNT]
 
@@ -87,7 +78,7 @@ type environment struct {
 	kernels string                                                                      // installed ones
 	modinfo func(ctx context.Context, kernel string) (file, describe string, err error) // of the module that it would load
 
-	completion *cli.Completion // that is asked for, instead of running a command
+	program *cli.Program
 }
 
 func systemEnvironment() *environment {
@@ -164,23 +155,11 @@ func awaitHangup(f *os.File) {
 	}
 }
 
-// usageError is about bad flags and arguments.
-type usageError struct {
-	error
-	command string // that they were given to, "" for the program itself
-}
-
 // errReported is a failure that the command's output has reported already.
 var errReported = errors.New("no daemon is running")
 
-// usagef makes a usageError, with a message that starts with the command's name.
-func usagef(command, format string, a ...any) error {
-	err := fmt.Errorf(format, a...)
-	if command != "" {
-		err = fmt.Errorf("%s: %w", command, err)
-	}
-	return usageError{err, command}
-}
+// usagef makes an error about bad flags and arguments of a command.
+func usagef(command, format string, a ...any) error { return cli.Usagef(command, format, a...) }
 
 // commands run until they are done or the context is.
 var commands = map[string]func(ctx context.Context, env *environment, args []string) error{
@@ -215,107 +194,37 @@ func main() {
 // run runs the command line without the program's name and returns the exit
 // status.
 func run(ctx context.Context, env *environment, args []string) int {
-	err := dispatch(ctx, env, args)
-	var bad usageError
-	switch {
-	case errors.Is(err, errReported):
-		return exitFailure
-	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, context.Canceled):
-		return exitOK // also when it was interrupted
-	case errors.Is(err, syscall.EPIPE):
-		// Whoever read the output has had enough, as in tail | head.
-		return exitOK
-	case errors.As(err, &bad):
-		try := "scoutfs-notify -help"
-		if bad.command != "" {
-			try = "scoutfs-notify " + bad.command + " -help"
-		}
-		fmt.Fprintf(env.stderr, "scoutfs-notify: %s\nTry '%s'.\n", printable(err.Error()), try)
-		return exitUsage
+	env.program = &cli.Program{
+		Name: "scoutfs-notify", Usage: usage, Version: version, Stdout: env.stdout,
+		Mounts: func() (points []string) {
+			mounts, _ := env.mounts() // without /proc there are none to name
+			for _, m := range mounts {
+				points = append(points, m.Path)
+			}
+			return points
+		},
+		Command: func(name string) func([]string) error {
+			cmd, ok := commands[name]
+			if !ok {
+				return nil
+			}
+			return func(args []string) error { return cmd(ctx, env, args) }
+		},
 	}
-	fmt.Fprintf(env.stderr, "scoutfs-notify: %s\n", printable(err.Error()))
-	return exitFailure
-}
-
-// dispatch runs the command that the arguments name.
-func dispatch(ctx context.Context, env *environment, args []string) error {
-	if len(args) == 0 {
-		return usagef("", "a command is missing")
+	err := env.program.Run(args)
+	if errors.Is(err, errReported) {
+		return cli.ExitFailure
 	}
-	switch args[0] {
-	case "help":
-		if len(args) > 1 && args[1] != "help" && args[1] != "version" && !cli.IsFlag(args[1]) {
-			return dispatch(ctx, env, []string{args[1], "-help"})
-		}
-		fallthrough
-	case "-h", "-help", "--help":
-		_, err := io.WriteString(env.stdout, usage)
-		return err
-	case "-version", "--version", "version":
-		_, err := fmt.Fprintln(env.stdout, "scoutfs-notify", cli.Version(version))
-		return err
-	case "complete":
-		return complete(ctx, env, args[1:])
-	}
-	cmd, ok := commands[args[0]]
-	if !ok {
-		return usagef("", "there is no command %q", args[0])
-	}
-	return cmd(ctx, env, args[1:])
-}
-
-// complete tells a shell what the last of some arguments could be.
-func complete(ctx context.Context, env *environment, args []string) error {
-	env.completion = &cli.Completion{W: env.stdout, Mounts: func() (points []string) {
-		mounts, _ := env.mounts() // without /proc there are none to name
-		for _, m := range mounts {
-			points = append(points, m.Path)
-		}
-		return points
-	}}
-	args = env.completion.Words(args)
-	if len(args) < 2 || args[0] == "help" {
-		return env.completion.Listed(usage)
-	}
-	if cmd, ok := commands[args[0]]; ok {
-		return cmd(ctx, env, args[1:])
-	}
-	return nil
+	return env.program.Status(env.stderr, err)
 }
 
 // parseFlags parses a command's flags and returns its one argument, the mount.
 func parseFlags(env *environment, flags *flag.FlagSet, about string, args []string) (mount string, err error) {
-	rest, err := parseArguments(env, flags, "[MOUNT]", about, args)
+	rest, err := env.program.Parse(flags, "[MOUNT]", about, args)
 	if err != nil {
 		return "", err
 	}
 	return theMount(env, flags.Name(), rest)
-}
-
-// parseArguments parses a command's flags, which may stand anywhere before a "--", and
-// returns its other arguments.
-func parseArguments(env *environment, flags *flag.FlagSet, operands, about string, args []string) (rest []string, err error) {
-	if env.completion != nil {
-		return nil, cmp.Or(env.completion.Arguments(flags, operands, about, args), flag.ErrHelp)
-	}
-	flags.SetOutput(io.Discard)
-	for {
-		err = flags.Parse(args)
-		if errors.Is(err, flag.ErrHelp) {
-			flags.SetOutput(env.stdout)
-			fmt.Fprintf(env.stdout, "Usage: scoutfs-notify %s [flags] %s\n\n%s\nFlags:\n", flags.Name(), operands, about)
-			flags.PrintDefaults()
-			return nil, err
-		}
-		if err != nil {
-			return nil, usagef(flags.Name(), "%w", err)
-		}
-		parsed := len(args) - flags.NArg()
-		if flags.NArg() == 0 || parsed > 0 && args[parsed-1] == "--" {
-			return append(rest, flags.Args()...), nil
-		}
-		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
-	}
 }
 
 // theMount returns the mount that a command's arguments name, or the only one that there

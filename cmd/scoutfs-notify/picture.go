@@ -53,7 +53,7 @@ func runPicture(ctx context.Context, env *environment, args []string) error {
 	flags.Var(cli.Duration(&duration, 0, math.MaxInt64), "for", "end after `duration`; 0 for never (the default)")
 	var ff filterFlags
 	ff.define(flags)
-	rest, err := parseArguments(env, flags, "KIND [MOUNT]", pictureAbout, args)
+	rest, err := env.program.Parse(flags, "KIND [MOUNT]", pictureAbout, args)
 	if err != nil {
 		return err
 	}

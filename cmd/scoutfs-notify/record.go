@@ -41,7 +41,7 @@ func runRecord(ctx context.Context, env *environment, args []string) error {
 	flags.Var(cli.Int(&r.keep, 0, math.MaxInt), "keep", "delete the oldest of more than `count` files that were rotated; 0 for none (the default)")
 	var ff filterFlags
 	ff.define(flags)
-	rest, err := parseArguments(env, flags, "FILE [MOUNT]", recordAbout, args)
+	rest, err := env.program.Parse(flags, "FILE [MOUNT]", recordAbout, args)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func runReplay(ctx context.Context, env *environment, args []string) error {
 	flags.Var(cli.Int(&clients, 1, math.MaxInt), "clients", "wait for `count` consumers at each start of a stream")
 	var ff filterFlags
 	ff.define(flags)
-	rest, err := parseArguments(env, flags, "FILE SOCKET", replayAbout, args)
+	rest, err := env.program.Parse(flags, "FILE SOCKET", replayAbout, args)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package cli is what the command lines of scoutfs-notifyd and scoutfs-notify
-// have in common.
+// Package cli is what the command lines of scoutfs-notifyd, scoutfs-notify and
+// scoutfs-notify-index have in common.
 //
 // Its flag values say in their errors what they take, where those of package flag
 // say "parse error".
@@ -31,9 +31,9 @@ func Version(linked string) string {
 	return "unknown"
 }
 
-// MountPoint returns a command's only argument, which flags has parsed.
-func MountPoint(flags *flag.FlagSet) (string, error) {
-	switch args := flags.Args(); {
+// MountPoint returns the only one of some arguments.
+func MountPoint(args []string) (string, error) {
+	switch {
 	case len(args) == 0:
 		return "", errors.New("a mount point is missing")
 	case len(args) > 1 && slices.ContainsFunc(args, IsFlag):

@@ -162,7 +162,7 @@ func TestMountPoint(t *testing.T) {
 		if err := flags.Parse(tt.args); err != nil {
 			t.Fatal(err)
 		}
-		got, err := MountPoint(flags)
+		got, err := MountPoint(flags.Args())
 		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
 			t.Errorf("%q: %q, %v", tt.args, got, err)
 		}
