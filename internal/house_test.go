@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,7 +156,7 @@ func TestLicences(t *testing.T) {
 		}
 		dir, err := filepath.Rel(root, filepath.Dir(name))
 		want := "// SPDX-License-Identifier: GPL-2.0-only\n"
-		free := dir == "notify" || dir == "notify/notifytest" || dir == "internal/mountinfo"
+		free := slices.Contains([]string{"notify", "notify/notifytest", "internal/mountinfo", "internal/scoutfs"}, dir)
 		if free {
 			want = "// SPDX-License-Identifier: MIT OR GPL-2.0-only\n"
 		}
@@ -163,7 +164,7 @@ func TestLicences(t *testing.T) {
 			t.Errorf("%s does not start with %s", name, want)
 		}
 		for _, m := range regexp.MustCompile(`(?m)^\t"`+module+`/(.*)"$`).FindAllStringSubmatch(string(text), -1) {
-			if free && !strings.HasSuffix(name, "_test.go") && m[1] != "internal/mountinfo" && m[1] != "notify" {
+			if free && !strings.HasSuffix(name, "_test.go") && !slices.Contains([]string{"notify", "internal/mountinfo", "internal/scoutfs"}, m[1]) {
 				t.Errorf("%s imports %s, which is under the GPL alone", name, m[1])
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 )
 
 // Errors of a Reader, to be tested for with [errors.Is].
@@ -67,7 +69,7 @@ func Attach(dir string) (*Reader, error) {
 
 // attach makes the Reader that of the mount on which a directory is open.
 func (r *Reader) attach(dir int) (err error) {
-	r.fd, err = ioctl(dir, IoctlReadNotify, unsafe.Pointer(&r.args))
+	r.fd, err = scoutfs.Ioctl(dir, IoctlReadNotify, unsafe.Pointer(&r.args))
 	switch err {
 	case unix.ENOTTY:
 		return ErrNotSupported
@@ -130,7 +132,7 @@ func (r *Reader) Drain(buf []byte) (n int, dropped uint64, err error) {
 		RecordsPtr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.buf)))),
 		RecordsNr:  uint32(min(records, RingRecords)),
 	}
-	n, err = ioctl(r.fd, IoctlReadNotify, unsafe.Pointer(&r.args))
+	n, err = scoutfs.Ioctl(r.fd, IoctlReadNotify, unsafe.Pointer(&r.args))
 	r.buf = nil
 	if err != nil {
 		// The kernel sets it only with ENODEV, and not if its module is older.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 )
 
 // ErrNotScoutFS is returned for a path that is not on a mounted ScoutFS.
@@ -114,8 +115,8 @@ func statfs(fd int) (Mount, error) {
 	if uint32(st.Type) != superMagic {
 		return Mount{}, ErrNotScoutFS
 	}
-	var sfm statfsMore
-	if _, err := ioctl(fd, iocStatfsMore, unsafe.Pointer(&sfm)); err != nil {
+	var sfm scoutfs.StatfsMore
+	if _, err := scoutfs.Ioctl(fd, scoutfs.IocStatfsMore, unsafe.Pointer(&sfm)); err != nil {
 		if err == unix.ENOTTY {
 			err = ErrNotScoutFS
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/mountinfo"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 )
 
 // RootIno is the inode number of a ScoutFS's root directory.
@@ -46,7 +47,7 @@ type Tree struct {
 	fd  int        // -1 once closed
 	buf [linkBytes + 16]byte
 	ref referringArgs
-	wlk walkArgs
+	wlk scoutfs.WalkArgs
 }
 
 // linkBytes is room for the longest entry: 29 bytes, 255 of name, NUL, and padding.
@@ -124,7 +125,7 @@ func (t *Tree) Link(ino uint64) (Link, error) {
 	skip := -at & 15
 	entry := t.buf[skip:][:linkBytes]
 	t.ref = referringArgs{Ino: ino, EntriesPtr: uint64(at + skip), EntriesBytes: linkBytes}
-	n, err := ioctl(t.fd, iocGetReferringEntries, unsafe.Pointer(&t.ref))
+	n, err := scoutfs.Ioctl(t.fd, iocGetReferringEntries, unsafe.Pointer(&t.ref))
 	switch {
 	case err != nil:
 		return Link{}, fmt.Errorf("look up inode %d: %w", ino, err)
@@ -148,8 +149,8 @@ func (t *Tree) Seq() (uint64, error) {
 	if t.fd < 0 {
 		return 0, fmt.Errorf("find the last change: %w", ErrClosed)
 	}
-	var sfm statfsMore
-	if _, err := ioctl(t.fd, iocStatfsMore, unsafe.Pointer(&sfm)); err != nil {
+	var sfm scoutfs.StatfsMore
+	if _, err := scoutfs.Ioctl(t.fd, scoutfs.IocStatfsMore, unsafe.Pointer(&sfm)); err != nil {
 		return 0, fmt.Errorf("find the last change: %w", err)
 	}
 	return sfm.CommittedSeq, nil
@@ -165,16 +166,16 @@ func (t *Tree) Changes(after Change, into []Change) (int, error) {
 	if t.fd < 0 {
 		return 0, fmt.Errorf("walk changed inodes: %w", ErrClosed)
 	}
-	entries := make([]walkEntry, len(into))
-	first := walkEntry{Major: after.MetaSeq, Ino: after.Ino + 1}
+	entries := make([]scoutfs.WalkEntry, len(into))
+	first := scoutfs.WalkEntry{Major: after.MetaSeq, Ino: after.Ino + 1}
 	if first.Ino == 0 {
 		first.Major++
 	}
-	t.wlk = walkArgs{
-		First: first, Last: walkEntry{Major: ^uint64(0), Ino: ^uint64(0), Minor: ^uint32(0)},
+	t.wlk = scoutfs.WalkArgs{
+		First: first, Last: scoutfs.WalkEntry{Major: ^uint64(0), Ino: ^uint64(0), Minor: ^uint32(0)},
 		EntriesPtr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(entries)))), NrEntries: uint32(len(entries)),
 	}
-	n, err := ioctl(t.fd, iocWalkInodes, unsafe.Pointer(&t.wlk))
+	n, err := scoutfs.Ioctl(t.fd, scoutfs.IocWalkInodes, unsafe.Pointer(&t.wlk))
 	if err != nil {
 		return 0, fmt.Errorf("walk changed inodes: %w", err)
 	}

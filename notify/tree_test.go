@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 )
 
 // The structures have the sizes that the commands' numbers have in them.
@@ -18,8 +20,8 @@ func TestTreeLayouts(t *testing.T) {
 		cmd  uintptr
 		size uintptr
 	}{
-		{iocStatfsMore, unsafe.Sizeof(statfsMore{})},
-		{iocWalkInodes, unsafe.Sizeof(walkArgs{})},
+		{scoutfs.IocStatfsMore, unsafe.Sizeof(scoutfs.StatfsMore{})},
+		{scoutfs.IocWalkInodes, unsafe.Sizeof(scoutfs.WalkArgs{})},
 		{iocGetReferringEntries, unsafe.Sizeof(referringArgs{})},
 	} {
 		if in := tt.cmd >> 16 & 0x3fff; in != tt.size {

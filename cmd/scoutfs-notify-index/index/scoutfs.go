@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
@@ -37,30 +38,12 @@ func (m *Mounted) Close() { unix.Close(m.fd) }
 
 // ScoutFS's ioctls, of its ioctl.h.
 const (
-	iocWalkInodes = 0x4048e801
-	iocInoPath    = 0x4028e802
-	iocStatfsMore = 0x8030e80a
-	iocGetAttrX   = 0x4068e812
+	iocInoPath  = 0x4028e802
+	iocGetAttrX = 0x4068e812
 
-	walkDataSeq   = 1      // the index of regular files by data_seq
 	attrProjectID = 1 << 9 // bit of x_mask
 	fileIDScoutFS = 0x81   // type of a file handle: the inode number, nothing else
 )
-
-type walkEntry struct {
-	major uint64
-	ino   uint64
-	minor uint32
-	_     [4]byte
-}
-
-type walkArgs struct {
-	first, last walkEntry
-	entries     uint64
-	nr          uint32
-	index       uint8
-	_           [11]byte
-}
 
 type inoPathArgs struct {
 	ino, dirIno, dirPos uint64
@@ -79,29 +62,16 @@ type attrX struct {
 	project                       uint64
 }
 
-func ioctl(fd int, cmd uintptr, arg unsafe.Pointer) (int, error) {
-	for {
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(arg))
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-			continue
-		}
-		return 0, errno
-	}
-}
-
 // Walk is a [Walk] of all regular files. A file is listed once the transaction that made
 // it is committed, which takes half a minute at most.
 func (m *Mounted) Walk(seq uint64, f func(ino uint64)) error {
-	entries := make([]walkEntry, 16384)
-	args := walkArgs{
-		last:    walkEntry{major: seq, ino: ^uint64(0), minor: ^uint32(0)},
-		entries: uint64(uintptr(unsafe.Pointer(&entries[0]))), nr: uint32(len(entries)), index: walkDataSeq,
+	entries := make([]scoutfs.WalkEntry, 16384)
+	args := scoutfs.WalkArgs{
+		Last:       scoutfs.WalkEntry{Major: seq, Ino: ^uint64(0), Minor: ^uint32(0)},
+		EntriesPtr: uint64(uintptr(unsafe.Pointer(&entries[0]))), NrEntries: uint32(len(entries)), Index: scoutfs.WalkDataSeq,
 	}
 	for {
-		n, err := ioctl(m.fd, iocWalkInodes, unsafe.Pointer(&args))
+		n, err := scoutfs.Ioctl(m.fd, scoutfs.IocWalkInodes, unsafe.Pointer(&args))
 		runtime.KeepAlive(entries)
 		if err != nil {
 			return fmt.Errorf("list the inodes of %s: %w", m.dir, err)
@@ -110,24 +80,24 @@ func (m *Mounted) Walk(seq uint64, f func(ino uint64)) error {
 			return nil
 		}
 		for i := range min(n, len(entries)) {
-			f(entries[i].ino)
+			f(entries[i].Ino)
 		}
 		next := entries[n-1]
-		if next.ino++; next.ino == 0 {
-			next.major++
+		if next.Ino++; next.Ino == 0 {
+			next.Major++
 		}
-		args.first = next
+		args.First = next
 	}
 }
 
 // Committed returns the newest transaction up to which all are committed. It asks the
 // cluster's server, and can block.
 func (m *Mounted) Committed() (uint64, error) {
-	var args [6]uint64 // fsid, rid, committed_seq, blocks
-	if _, err := ioctl(m.fd, iocStatfsMore, unsafe.Pointer(&args)); err != nil {
+	var args scoutfs.StatfsMore
+	if _, err := scoutfs.Ioctl(m.fd, scoutfs.IocStatfsMore, unsafe.Pointer(&args)); err != nil {
 		return 0, fmt.Errorf("ask %s for its newest transaction: %w", m.dir, err)
 	}
-	return args[2], nil
+	return args.CommittedSeq, nil
 }
 
 // Path returns one of the names of an inode, from the root of the file system, without a
@@ -135,7 +105,7 @@ func (m *Mounted) Committed() (uint64, error) {
 func (m *Mounted) Path(ino uint64) (string, error) {
 	buf := make([]byte, 8+8+8+unix.PathMax)
 	args := inoPathArgs{ino: ino, result: uint64(uintptr(unsafe.Pointer(&buf[0]))), bytes: uint16(len(buf))}
-	_, err := ioctl(m.fd, iocInoPath, unsafe.Pointer(&args))
+	_, err := scoutfs.Ioctl(m.fd, iocInoPath, unsafe.Pointer(&args))
 	runtime.KeepAlive(buf)
 	if err != nil {
 		return "", fmt.Errorf("find the path of inode %d: %w", ino, err)
@@ -174,7 +144,7 @@ func (m *Mounted) Project(ino uint64) (uint64, error) {
 	}
 	defer unix.Close(fd)
 	args := attrX{mask: attrProjectID}
-	if _, err := ioctl(fd, iocGetAttrX, unsafe.Pointer(&args)); err != nil {
+	if _, err := scoutfs.Ioctl(fd, iocGetAttrX, unsafe.Pointer(&args)); err != nil {
 		if err == unix.EOPNOTSUPP {
 			return 0, nil // a format without projects
 		}
