@@ -197,10 +197,10 @@ series-check: ## form and sameness of the series, with SCOUTFS_SRC also that the
 kbuild = $$(cd tests && go run ./kernels -build)
 
 .PHONY: rebase
-rebase: ## carry a series to another release: FROM=v1.33 TO=v1.34 SCOUTFS_SRC=... [RESTART=1]
+rebase: ## carry a series to another release, or to main's tip: TO=v1.34|main SCOUTFS_SRC=... [FROM=v1.33] [RESTART=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	kbuild=$(kbuild) && $(series) rebase -from $(or $(FROM),$(error set FROM, such as FROM=v1.33)) -to $(or $(TO),$(error set TO, such as TO=v1.34)) -kbuild "$$kbuild" $(if $(RESTART),-restart)
+	kbuild=$(kbuild) && $(series) rebase $(if $(FROM),-from $(FROM)) -to $(or $(TO),$(error set TO, such as TO=v1.34)) -kbuild "$$kbuild" $(if $(RESTART),-restart)
 
 .PHONY: series
 series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=... [RESTART=1]
@@ -208,11 +208,11 @@ series: ## make all other series anew from one: FROM=v1.30 SCOUTFS_SRC=... [REST
 	$(series) regenerate -from $(or $(FROM),$(error set FROM, such as FROM=v1.30)) $(if $(RESTART),-restart)
 
 .PHONY: upstream-check
-upstream-check: ## one line: does the newest series still fit upstream: SCOUTFS_SRC=...
+upstream-check: ## one line: do the series still fit upstream; carries that for main to its tip: SCOUTFS_SRC=...
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
 	@kbuild=$(kbuild) && $(series) help >/dev/null || { echo "check failed: no kernel to build against, or no bin/series; what failed is above"; exit 2; }; \
-	bin/series upstream-check -kbuild "$$kbuild"
+	bin/series upstream-check -write -kbuild "$$kbuild"
 
 ##@ Package
 

@@ -5,10 +5,13 @@
 //
 //	patches/v1.30/base.txt        the release, upstream's tag: the folder's name
 //	patches/v1.30/0001-….patch    what git format-patch wrote, numbered from 1
+//	patches/main/base.txt         the commit of upstream's main that the rest applies to
 //
-// The folders are the project's list of supported releases. What starts like a
-// release, a v and a digit, must be one and whole; the rest of patches/ is none of
-// this package's business. apply.sh reads the same layout for those without Go.
+// The folders vX.YY are the project's list of supported releases. What starts like a
+// release, a v and a digit, must be one and whole. main is no release: nothing is made
+// of it but the next release's series, and only [OpenMain] reads it. The rest of
+// patches/ is none of this package's business. apply.sh reads the same layout for those
+// without Go.
 package series
 
 import (
@@ -27,9 +30,13 @@ import (
 // interface to userspace.
 const HeaderPath = "kmod/src/notify_ioctl.h"
 
-// A Series is the patches for one release.
+// Main is the name, in place of a release's, of the series for upstream's main branch.
+const Main = "main"
+
+// A Series is the patches for one release, or for upstream's main.
 type Series struct {
-	Version string   // of ScoutFS, such as v1.30: the tag that the patches apply to
+	Version string   // of ScoutFS, such as v1.30: the tag that the patches apply to; or Main
+	Base    string   // what base.txt holds: the tag, or of Main the id of a commit
 	Dir     string   // the folder that holds them
 	Patches []*Patch // in the order in which they apply
 }
@@ -37,6 +44,7 @@ type Series struct {
 var (
 	release   = regexp.MustCompile(`^v(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`)
 	candidate = regexp.MustCompile(`^v[0-9]`)
+	commitID  = regexp.MustCompile(`^[0-9a-f]{40}$`)
 )
 
 // IsRelease tells whether a name is that of a ScoutFS release, such as v1.30.
@@ -74,7 +82,7 @@ func Versions(dir string) ([]string, error) {
 		if !candidate.MatchString(e.Name()) {
 			continue
 		}
-		if _, err := files(dir, e.Name()); err != nil {
+		if _, _, err := files(dir, e.Name()); err != nil {
 			return nil, fmt.Errorf("list the supported releases: %w", err)
 		}
 		all = append(all, e.Name())
@@ -119,13 +127,24 @@ func Newest(dir string) (*Series, error) {
 	return Open(dir, versions[len(versions)-1])
 }
 
+// OpenMain reads the series in dir for upstream's main. The error is fs.ErrNotExist if
+// there is none.
+func OpenMain(dir string) (*Series, error) { return open(dir, Main) }
+
 // Open reads the series in dir for a release.
 func Open(dir, version string) (*Series, error) {
-	names, err := files(dir, version)
+	if !IsRelease(version) {
+		return nil, fmt.Errorf("open the series for %q: ScoutFS's releases are named vX.YY", version)
+	}
+	return open(dir, version)
+}
+
+func open(dir, version string) (*Series, error) {
+	base, names, err := files(dir, version)
 	if err != nil {
 		return nil, fmt.Errorf("open the series for %s: %w", version, err)
 	}
-	s := &Series{Version: version, Dir: filepath.Join(dir, version)}
+	s := &Series{Version: version, Base: base, Dir: filepath.Join(dir, version)}
 	for _, name := range names {
 		text, err := os.ReadFile(filepath.Join(s.Dir, name))
 		if err != nil {
@@ -140,37 +159,49 @@ func Open(dir, version string) (*Series, error) {
 	return s, nil
 }
 
-// files checks the folder of a release and returns the names of its patches.
-func files(dir, version string) ([]string, error) {
+// Rev returns the revision that the patches apply to, as git names it.
+func (s *Series) Rev() string {
+	if s.Version == Main {
+		return s.Base
+	}
+	return "refs/tags/" + s.Version
+}
+
+// files checks the folder of a release, or of Main, and returns what its base.txt holds
+// and the names of its patches.
+func files(dir, version string) (base string, names []string, err error) {
 	folder := filepath.Join(dir, version)
-	if !IsRelease(version) {
-		return nil, fmt.Errorf("%s: ScoutFS's releases are named vX.YY: rename or remove it", folder)
+	if version != Main && !IsRelease(version) {
+		return "", nil, fmt.Errorf("%s: ScoutFS's releases are named vX.YY: rename or remove it", folder)
 	}
-	base, err := os.ReadFile(filepath.Join(folder, "base.txt"))
+	text, err := os.ReadFile(filepath.Join(folder, "base.txt"))
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	if got := strings.TrimSpace(string(base)); got != version {
-		return nil, fmt.Errorf("%s holds %q: it must hold the folder's name", filepath.Join(folder, "base.txt"), got)
+	base = strings.TrimSpace(string(text))
+	if version != Main && base != version {
+		return "", nil, fmt.Errorf("%s holds %q: it must hold the folder's name", filepath.Join(folder, "base.txt"), base)
+	}
+	if version == Main && !commitID.MatchString(base) {
+		return "", nil, fmt.Errorf("%s holds %q: it must hold the id of a commit, 40 digits", filepath.Join(folder, "base.txt"), base)
 	}
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	var names []string
 	for _, e := range entries { // sorted by name
 		if !strings.HasSuffix(e.Name(), ".patch") {
 			continue
 		}
 		if number := fmt.Sprintf("%04d-", len(names)+1); !strings.HasPrefix(e.Name(), number) {
-			return nil, fmt.Errorf("%s: its name must start with %s", filepath.Join(folder, e.Name()), number)
+			return "", nil, fmt.Errorf("%s: its name must start with %s", filepath.Join(folder, e.Name()), number)
 		}
 		names = append(names, e.Name())
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%s holds no *.patch", folder)
+		return "", nil, fmt.Errorf("%s holds no *.patch", folder)
 	}
-	return names, nil
+	return base, names, nil
 }
 
 // Paths returns where the patches are, in order.

@@ -3,6 +3,8 @@
 package series
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,6 +151,46 @@ func TestOpenBadPatch(t *testing.T) {
 	}
 }
 
+func TestOpenMain(t *testing.T) {
+	const id = "0123456789abcdef0123456789abcdef01234567"
+	for _, tt := range []struct {
+		base string
+		err  string // part of the error; "" if it is good
+	}{
+		{id + "\n", ""},
+		{id[:12] + "\n", "it must hold the id of a commit"},
+		{"main\n", "it must hold the id of a commit"},
+		{"v1.1\n", "it must hold the id of a commit"},
+	} {
+		dir := layout(t, addSeries(map[string]string{"main/base.txt": tt.base, "main/0001-a.patch": "*"}, "v1.1"))
+		s, err := OpenMain(dir)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q: error %v, without %q", tt.base, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || s.Version != Main || s.Rev() != id || len(s.Patches) != 1 {
+			t.Errorf("%q: %+v, %v", tt.base, s, err)
+		}
+		// It is no release.
+		if all, err := Versions(dir); err != nil || !slices.Equal(all, []string{"v1.1"}) {
+			t.Errorf("the releases are %v, %v", all, err)
+		}
+		for name, open := range map[string]func() error{
+			"Select": func() error { _, err := Select(dir, Main); return err },
+			"Open":   func() error { _, err := Open(dir, Main); return err },
+		} {
+			if err := open(); err == nil {
+				t.Errorf("%s takes main for a release", name)
+			}
+		}
+	}
+	if _, err := OpenMain(layout(t, addSeries(map[string]string{}, "v1.1"))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without one: %v", err)
+	}
+}
+
 func TestCommonHeader(t *testing.T) {
 	dir := layout(t, map[string]string{
 		"v1.1/base.txt": "v1.1\n", "v1.1/0001-a.patch": "*",
@@ -186,6 +228,11 @@ func TestProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	next, err := OpenMain("../../patches")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, next)
 	if _, err := CommonHeader(all); err != nil {
 		t.Error(err)
 	}

@@ -57,6 +57,11 @@ func sources(root string) ([]source, error) {
 	if err != nil {
 		return nil, err
 	}
+	next, err := series.OpenMain(filepath.Join(root, "patches"))
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, next)
 	var list []source
 	seen := map[string]bool{}
 	for _, s := range slices.Backward(all) {

@@ -63,6 +63,26 @@ func (a *accesses) open(t *testing.T) int {
 	return fd
 }
 
+// openDirect opens the row's file for direct I/O, and returns memory for that. Without
+// direct I/O the open fails, and the descriptor is -1.
+func (a *accesses) openDirect(t *testing.T) (fd int, buf []byte) {
+	t.Helper()
+	fd, err := unix.Open(a.file, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EINVAL) {
+		t.Log("the file system has no direct I/O")
+		return -1, nil
+	}
+	if err != nil {
+		t.Fatalf("open with O_DIRECT: %v", err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if buf, err = pages(8192); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Munmap(buf) })
+	return fd, buf
+}
+
 // openFor opens a file until the test ends.
 func openFor(t *testing.T, path string, flags int, mode uint32) int {
 	t.Helper()
@@ -140,7 +160,6 @@ var accessRows = []accessRow{
 		for flags, want := range map[int]error{
 			unix.O_CREAT | unix.O_EXCL: unix.EEXIST,
 			unix.O_DIRECTORY:           unix.ENOTDIR,
-			unix.O_DIRECT:              unix.EINVAL,
 		} {
 			if fd, err := unix.Open(a.file, flags, 0o644); !errors.Is(err, want) {
 				unix.Close(fd)
@@ -201,6 +220,44 @@ var accessRows = []accessRow{
 		n, err := unix.Splice(fd, &at, pipe[1], nil, len(buf), 0)
 		return int(n), err
 	})},
+	{name: "O_DIRECT", do: func(t *testing.T, a *accesses) []notify.Record {
+		fd, buf := a.openDirect(t)
+		if fd < 0 {
+			return nil
+		}
+		want := []notify.Record{a.opened(unix.O_DIRECT)}
+		for _, r := range []struct{ off, ask, get int }{
+			{4096, 4096, 4096},
+			{8192, 8192, 4096}, // past the end
+			{300, 500, 500},    // not aligned: it is not direct
+			{accessSize, 4096, 0},
+		} {
+			if n, err := unix.Pread(fd, buf[:r.ask], int64(r.off)); n != r.get || err != nil {
+				t.Fatalf("direct read of %d bytes at %d: %d, %v", r.ask, r.off, n, err)
+			}
+			if r.get > 0 {
+				want = append(want, a.read(r.off, r.get))
+			}
+		}
+		return want
+	}},
+	{name: "O_DIRECT, libaio", do: func(t *testing.T, a *accesses) []notify.Record {
+		fd, buf := a.openDirect(t)
+		if fd < 0 {
+			return nil
+		}
+		drain(t, a.r)
+		if n, err := aioRead(fd, 4096, buf[:4096]); n != 4096 || err != nil {
+			t.Fatalf("direct read with libaio: %d, %v", n, err)
+		}
+		// It may be submitted and complete in one, or by an interrupt, whose read is nobody's.
+		got := drain(t, a.r)
+		if len(got) > 0 {
+			wantAccesses(t, got, []notify.Record{a.read(4096, 4096)})
+		}
+		t.Logf("%d records of a direct read with libaio", len(got))
+		return nil
+	}},
 	{name: "mmap, readahead", do: func(t *testing.T, a *accesses) []notify.Record {
 		fd := a.open(t)
 		m, err := unix.Mmap(fd, 0, accessSize, unix.PROT_READ, unix.MAP_SHARED)

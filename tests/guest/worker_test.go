@@ -95,10 +95,11 @@ const (
 
 // process is the state that the steps of one worker share.
 type process struct {
-	file string
-	fd   int
-	buf  []byte
-	tid  int
+	file   string
+	fd     int
+	buf    []byte
+	tid    int
+	direct bool // the file system has direct I/O
 }
 
 // want is a record that a step must make.
@@ -110,6 +111,7 @@ type want struct {
 	fs       bool // with fsuid and fsgid
 	created  bool // of the worker's second file
 	otherTID bool
+	direct   bool // only where the file system has direct I/O
 }
 
 func read(offset, length uint64) []want {
@@ -189,8 +191,29 @@ var steps = []step{
 	}},
 	{name: "exclusively create an existing file", err: unix.EEXIST, want: nothing,
 		do: openClose(unix.O_RDWR | unix.O_CREAT | unix.O_EXCL)},
-	{name: "open for direct I/O, which is not supported", err: unix.EINVAL, want: nothing,
-		do: openClose(unix.O_RDONLY | unix.O_DIRECT)},
+	{name: "direct I/O", want: []want{
+		{typ: notify.TypeOpen, flags: unix.O_DIRECT, direct: true},
+		{typ: notify.TypeRead, flags: unix.O_DIRECT, direct: true, offset: 4096, length: 4096},
+	}, do: func(p *process) (int, error) {
+		fd, err := unix.Open(p.file, unix.O_RDONLY|unix.O_DIRECT, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return 0, nil // there is none
+		}
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(fd)
+		p.direct = true
+		buf, err := pages(4096)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Munmap(buf)
+		if n, err := unix.Pread(fd, buf, 4096); n != len(buf) {
+			return 0, fmt.Errorf("direct read of %d bytes: %w", n, err)
+		}
+		return 0, nil
+	}},
 	{name: "open as a directory", err: unix.ENOTDIR, want: nothing,
 		do: openClose(unix.O_RDONLY | unix.O_DIRECTORY)},
 	{name: "create and write", want: []want{{typ: notify.TypeOpen, created: true,
@@ -259,6 +282,11 @@ func openClose(flags int) func(*process) (int, error) {
 	}
 }
 
+// pages returns memory that is aligned as direct I/O wants it.
+func pages(size int) ([]byte, error) {
+	return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+}
+
 func toPipe(do func(p *process, w int) (int, error)) func(*process) (int, error) {
 	return func(p *process) (int, error) {
 		var fds [2]int
@@ -276,6 +304,7 @@ type report struct {
 	PID, TID, OtherTID int
 	OpenFlags          uint32 // fcntl(F_GETFL) of its file
 	NewFlags           uint32
+	Direct             bool // the file system has direct I/O
 }
 
 func runSteps(file string) (report, error) {
@@ -297,6 +326,7 @@ func runSteps(file string) (report, error) {
 		PID: os.Getpid(), TID: unix.Gettid(), OtherTID: p.tid,
 		OpenFlags: uint32(flags),
 		NewFlags:  uint32(flags)&^uint32(unix.O_CLOEXEC) | unix.O_WRONLY,
+		Direct:    p.direct,
 	}, nil
 }
 
@@ -362,6 +392,9 @@ func expected(t *testing.T, r report, uid, gid uint32, ino, newIno uint64) []not
 			continue
 		}
 		for _, w := range s.want {
+			if w.direct && !r.Direct {
+				continue
+			}
 			rec := notify.Record{
 				Type: w.typ, Ino: ino, Offset: w.offset, Length: w.length,
 				PID: uint32(r.PID), TID: uint32(r.PID), UID: uid, GID: gid,

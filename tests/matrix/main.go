@@ -104,8 +104,10 @@ type checker struct {
 
 // version runs all checks on one version. Without a build there is nothing to test.
 func (c *checker) version(ctx context.Context, s *series.Series) {
-	c.check("git am", s.Version, c.apply(ctx, s.Version, append([]string{"git", "am", "--quiet"}, s.Paths()...)...))
-	c.check("apply.sh (--3way)", s.Version, c.apply(ctx, s.Version, filepath.Join(c.root, "apply.sh"), "."))
+	c.check("git am", s.Version, c.apply(ctx, s.Rev(), append([]string{"git", "am", "--quiet"}, s.Paths()...)...))
+	if s.Version != series.Main { // which apply.sh does not know, as it is no release
+		c.check("apply.sh (--3way)", s.Version, c.apply(ctx, s.Rev(), filepath.Join(c.root, "apply.sh"), "."))
+	}
 	if !c.check("upstream's build, silent", s.Version, c.build(ctx, s)) {
 		return
 	}
@@ -125,8 +127,8 @@ func (c *checker) check(name, version string, err error) bool {
 	return true
 }
 
-// apply runs a command that applies a series in a fresh clone of a version.
-func (c *checker) apply(ctx context.Context, version string, argv ...string) error {
+// apply runs a command that applies a series in a fresh clone at a revision.
+func (c *checker) apply(ctx context.Context, rev string, argv ...string) error {
 	dir, err := os.MkdirTemp("", "scoutfs-apply-")
 	if err != nil {
 		return err
@@ -134,7 +136,7 @@ func (c *checker) apply(ctx context.Context, version string, argv ...string) err
 	defer os.RemoveAll(dir)
 	for _, argv := range [][]string{
 		{"git", "clone", "--quiet", "--shared", "--no-checkout", c.src, "."},
-		{"git", "checkout", "--quiet", "--detach", "refs/tags/" + version},
+		{"git", "checkout", "--quiet", "--detach", rev},
 		argv,
 	} {
 		// git am commits, and needs a name for that.
@@ -149,7 +151,7 @@ func (c *checker) apply(ctx context.Context, version string, argv ...string) err
 // build builds a version with its series and without.
 func (c *checker) build(ctx context.Context, s *series.Series) error {
 	for _, apply := range []*series.Series{s, nil} {
-		if _, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: s.Version, Kernel: c.kernel, Series: apply}); err != nil {
+		if _, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: s.Version, Rev: s.Rev(), Kernel: c.kernel, Series: apply}); err != nil {
 			return err
 		}
 	}

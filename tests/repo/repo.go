@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -121,13 +122,29 @@ func Patches() (string, error) {
 }
 
 // Series returns the series to test, oldest first: those for the releases in the
-// environment's VERSIONS, separated by blanks, or all if it is empty.
+// environment's VERSIONS, separated by blanks, or of all releases if it is empty. A last
+// word main stands for the series for upstream's main.
 func Series() ([]*series.Series, error) {
 	dir, err := Patches()
 	if err != nil {
 		return nil, err
 	}
-	return series.Select(dir, strings.Fields(os.Getenv("VERSIONS"))...)
+	names := strings.Fields(os.Getenv("VERSIONS"))
+	releases := slices.Clone(names)
+	if n := len(names); n > 0 && names[n-1] == series.Main {
+		releases = names[:n-1]
+	}
+	var all []*series.Series
+	if len(releases) > 0 || len(names) == 0 {
+		if all, err = series.Select(dir, releases...); err != nil {
+			return nil, err
+		}
+	}
+	if len(releases) == len(names) {
+		return all, nil
+	}
+	s, err := series.OpenMain(dir)
+	return append(all, s), err
 }
 
 // Newest returns the series for the newest release.

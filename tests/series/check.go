@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,11 +79,35 @@ type checker struct {
 	older *reference     // the previous one, if it applied
 }
 
+// toCheck returns the series for the versions in the arguments, or all, main last.
+func (o *options) toCheck() ([]*series.Series, error) {
+	names := slices.Clone(o.args)
+	wanted := len(names) == 0
+	if i := slices.Index(names, series.Main); i >= 0 {
+		names, wanted = slices.Delete(names, i, i+1), true
+	}
+	var all []*series.Series
+	if len(names) > 0 || len(o.args) == 0 {
+		var err error
+		if all, err = series.Select(o.patches, names...); err != nil {
+			return nil, err
+		}
+	}
+	if !wanted {
+		return all, nil
+	}
+	s, err := series.OpenMain(o.patches)
+	if errors.Is(err, fs.ErrNotExist) && len(o.args) == 0 {
+		return all, nil
+	}
+	return append(all, s), err
+}
+
 // check checks the series for the versions in the arguments, or all. Without a
 // source it checks form and interface. With one it also applies each series with and
 // without --3way, looks for the hooks, exports it again and compares neighbours.
 func (o *options) check(ctx context.Context) error {
-	all, err := series.Select(o.patches, o.args...)
+	all, err := o.toCheck()
 	if err != nil {
 		return err
 	}
@@ -120,10 +146,17 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 	if s.Header() != k.first.Header() {
 		bad = append(bad, fmt.Sprintf("%s differs from that of %s", series.HeaderPath, k.first.Version))
 	}
+	if s.Version == series.Main {
+		more, err := k.checkAdded(s)
+		if err != nil {
+			return nil, "", err
+		}
+		bad = append(bad, more...)
+	}
 	if k.src == "" {
 		return bad, checked, nil
 	}
-	c, base, err := k.throwaway(ctx, k.src, "refs/tags/"+s.Version)
+	c, base, err := k.throwaway(ctx, k.src, s.Rev())
 	if err != nil {
 		return nil, "", err
 	}
@@ -133,7 +166,9 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 	}
 	bad = append(bad, more...)
 	checked += ", git am with and without --3way, export, hooks"
-	if r != nil && k.older != nil {
+	if s.Version == series.Main {
+		checked += ", the files it adds"
+	} else if r != nil && k.older != nil {
 		more, err := k.older.checkSame(ctx, k.options, r)
 		if err != nil {
 			return nil, "", err
@@ -151,6 +186,24 @@ func (k *checker) checkOne(ctx context.Context, s *series.Series) (bad []string,
 		checked += ", build"
 	}
 	return bad, checked, nil
+}
+
+// checkAdded compares the files that the series for main adds with those of the newest
+// release's: a change must be made in both. Only the #error for what has hooks on main
+// is missing there.
+func (k *checker) checkAdded(s *series.Series) (bad []string, err error) {
+	newest, err := series.Newest(k.patches)
+	if err != nil {
+		return nil, err
+	}
+	theirs, ours := newest.Added(), s.Added()
+	for _, path := range slices.Sorted(maps.Keys(theirs)) {
+		if want := guardOf(iomapOption).ReplaceAllString(theirs[path], ""); guardOf(iomapOption).ReplaceAllString(ours[path], "") != want {
+			bad = append(bad, fmt.Sprintf("%s differs from that of %s by more than the #error for %s: carry the change over, make rebase FROM=%s TO=main RESTART=1",
+				path, newest.Version, iomapOption, newest.Version))
+		}
+	}
+	return bad, nil
 }
 
 // checkApplied applies a series to its tag with and without --3way and checks the

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/series"
@@ -104,6 +105,29 @@ func findCommit(ctx context.Context, dir string, env []string, rev string) (stri
 	return strings.TrimSpace(out), nil
 }
 
+// distance returns how many commits a revision of a repository has that base has not,
+// or -1 if it does not contain base, or the repository does not have that.
+func distance(ctx context.Context, dir, base, rev string) (int, error) {
+	git := func(args ...string) (string, error) {
+		return run.Command{Dir: dir, Argv: append([]string{"git"}, args...)}.Output(ctx)
+	}
+	if _, err := findCommit(ctx, dir, nil, base); errors.Is(err, errNoCommit) {
+		return -1, nil
+	} else if err != nil {
+		return 0, err
+	}
+	if _, err := git("merge-base", "--is-ancestor", base, rev); run.ExitStatus(err) == 1 {
+		return -1, nil
+	} else if err != nil {
+		return 0, err
+	}
+	out, err := git("rev-list", "--count", base+".."+rev)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(out))
+}
+
 // checkout checks out a commit, detached.
 func (c *clone) checkout(ctx context.Context, rev string) error {
 	_, err := c.git(ctx, "checkout", "-q", "--force", "--detach", rev)
@@ -156,8 +180,17 @@ func (c *clone) am(ctx context.Context, p *series.Patch, threeWay bool) error {
 	return err
 }
 
-// export returns the commits after base as the series for a release. The same
-// commits give the same bytes on every machine.
+// conflicts names the files with conflicts, " in a.c and b.c", or returns "".
+func (c *clone) conflicts(ctx context.Context) string {
+	out, err := c.git(ctx, "diff", "--name-only", "--diff-filter=U")
+	if err != nil || out == "" {
+		return ""
+	}
+	return " in " + strings.ReplaceAll(out, "\n", " and ")
+}
+
+// export returns the commits after base, a commit's id, as the series for a release or
+// for series.Main. The same commits give the same bytes on every machine.
 func (c *clone) export(ctx context.Context, base, version string) (*series.Series, error) {
 	dir, err := os.MkdirTemp("", "series-")
 	if err != nil {
@@ -169,7 +202,10 @@ func (c *clone) export(ctx context.Context, base, version string) (*series.Serie
 	if err != nil {
 		return nil, err
 	}
-	s := &series.Series{Version: version}
+	s := &series.Series{Version: version, Base: version}
+	if version == series.Main {
+		s.Base = base
+	}
 	for name := range strings.Lines(out) {
 		name = strings.TrimSpace(name)
 		text, err := os.ReadFile(name)

@@ -12,12 +12,12 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// export writes the commits on a release's tag in the user's clone as the series for
-// that release. It only reads that clone, with the user's configuration, and exports
+// export writes the commits on a release's tag, or on upstream's main, in the user's
+// clone as the series for that. It only reads that clone, with the user's configuration, and exports
 // from a clone of it, without.
 func (o *options) export(ctx context.Context) error {
-	if !series.IsRelease(o.to) {
-		return fmt.Errorf("export %q: releases are tags like v1.30", o.to)
+	if o.to != series.Main && !series.IsRelease(o.to) {
+		return fmt.Errorf("export %q: releases are tags like v1.30, and there is main", o.to)
 	}
 	s, problems, err := o.exportFrom(ctx, o.clone, o.to)
 	if err != nil {
@@ -37,10 +37,16 @@ func (o *options) export(ctx context.Context) error {
 	return nil
 }
 
-// exportFrom returns the commits on a release's tag in the user's clone, as a series,
-// and problems with its hooks.
+// exportFrom returns the commits on a release's tag, or on upstream's main, in the user's
+// clone, as a series, and problems with its hooks.
 func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.Series, []string, error) {
-	base, err := findCommit(ctx, dir, nil, "refs/tags/"+version)
+	of := *o
+	of.src = dir
+	rev, err := of.target(ctx, version)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := findCommit(ctx, dir, nil, rev)
 	if errors.Is(err, errNoCommit) {
 		err = fmt.Errorf("%w; fetch it: git -C %s fetch --tags", err, dir)
 	}

@@ -124,7 +124,7 @@ func newUpstream(t *testing.T) *upstream {
 
 	u.commit("scoutfs: add a ring\n\nSigned-off-by: A <a@example.org>", map[string]string{
 		"kmod/src/notify_ioctl.h": "#define SCOUTFS_IOC_READ_NOTIFY 0xc020e819\n",
-		"kmod/src/notify.c":       "#ifdef KC_USE_IOMAP_FOR_IO\n#error\n#endif\n",
+		"kmod/src/notify.c":       "int ring;\n\n#ifdef KC_USE_IOMAP_FOR_IO\n#error\n#endif\n\nint drain;\n",
 	})
 	hook := "\tscoutfs_notify_read(iocb, ret);\n\treturn ret;\n}\n"
 	plain := "\treturn ret;\n}\n"

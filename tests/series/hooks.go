@@ -18,6 +18,16 @@ const (
 
 var method = regexp.MustCompile(`^\s*\.(open|read_iter|aio_read|splice_read)\s*=\s*(\w+)`)
 
+// splices are the ->splice_read methods that go through ->read_iter.
+var splices = []string{"generic_file_splice_read", "copy_splice_read"}
+
+// These are the options of upstream's that compile a way to read for which a series
+// may have an #error instead of a hook.
+const (
+	iomapOption = "KC_USE_IOMAP_FOR_IO"        // from upstream's main on, a second ->read_iter
+	aioOption   = "KC_LINUX_HAVE_FOP_AIO_READ" // up to v1.32, ->aio_read for EL7
+)
+
 // checkHooks looks in patched source, given by path, for every way to read a file's
 // data, and returns which hooks are missing.
 //
@@ -29,6 +39,9 @@ func checkHooks(source map[string]string) []string {
 	files := parseSource(source)
 	entries, problems := checkOperations(files)
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if entries[name] == ".aio_read" && hasGuard(source, aioOption) {
+			continue // EL7 cannot build it
+		}
 		problems = append(problems, checkEntry(files, name, entries[name])...)
 	}
 	return append(problems, checkGuard(source)...)
@@ -77,15 +90,15 @@ func checkOperations(files []cFile) (entries map[string]string, problems []strin
 // checkMethods checks the methods that an initializer sets and adds its read methods
 // to entries. Only the operations of regular files have any.
 func (f *cFile) checkMethods(s section, entries map[string]string) (problems []string) {
-	methods := map[string]string{}
+	methods := map[string][]string{} // a method has several where #ifdef chooses
 	for _, l := range f.text(s) {
 		if m := method.FindStringSubmatch(l); m != nil {
-			methods[m[1]] = m[2]
+			methods[m[1]] = append(methods[m[1]], m[2])
 		}
 	}
 	reads := false
 	for _, name := range []string{"read_iter", "aio_read"} {
-		if function := methods[name]; function != "" {
+		for _, function := range methods[name] {
 			reads = true
 			entries[function] = "." + name
 		}
@@ -93,12 +106,14 @@ func (f *cFile) checkMethods(s section, entries map[string]string) (problems []s
 	if !reads {
 		return nil
 	}
-	if methods["open"] != openHook {
-		problems = append(problems, fmt.Sprintf("%s has no .open = %s", f.at(s), openHook))
+	if !slices.Equal(methods["open"], []string{openHook}) {
+		problems = append(problems, fmt.Sprintf("%s has no .open = %s, or another", f.at(s), openHook))
 	}
 	// Others, such as filemap_splice_read, bypass ->read_iter.
-	if splice := methods["splice_read"]; splice != "" && splice != "generic_file_splice_read" {
-		problems = append(problems, fmt.Sprintf("%s has .splice_read = %s, which may read past the hook", f.at(s), splice))
+	for _, splice := range methods["splice_read"] {
+		if !slices.Contains(splices, splice) {
+			problems = append(problems, fmt.Sprintf("%s has .splice_read = %s, which may read past the hook", f.at(s), splice))
+		}
 	}
 	return problems
 }
@@ -123,20 +138,32 @@ func checkEntry(files []cFile, name, method string) (problems []string) {
 	return problems
 }
 
+// hasGuard reports whether the ring's source has an #error for an option. A guard is
+// three lines or more: #ifdef, #error, #endif, and comments.
+func hasGuard(source map[string]string, option string) bool {
+	for path, text := range source {
+		if strings.HasSuffix(path, "/notify.c") && guardOf(option).MatchString(text) {
+			return true
+		}
+	}
+	return false
+}
+
+// guardOf matches the guard for an option, up to the empty line after it.
+func guardOf(option string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^#ifdef ` + option + `\n(?:[^#\n].*\n)*#error.*\n#endif\n\n?`)
+}
+
 // checkGuard reports when upstream has the second read path for which notify.c has an
 // #error. The guard stays until somebody has checked both paths.
 func checkGuard(source map[string]string) (problems []string) {
-	const option = "KC_USE_IOMAP_FOR_IO"
-	defines, guard := "", false
+	if !hasGuard(source, iomapOption) {
+		return nil
+	}
 	for _, path := range slices.Sorted(maps.Keys(source)) {
-		if strings.HasSuffix(path, "/notify.c") {
-			guard = strings.Contains(source[path], "#ifdef "+option)
-		} else if defines == "" && strings.Contains(source[path], option) {
-			defines = path
+		if !strings.HasSuffix(path, "/notify.c") && strings.Contains(source[path], iomapOption) {
+			return []string{fmt.Sprintf("%s uses %s, for which notify.c has an #error", path, iomapOption)}
 		}
 	}
-	if guard && defines != "" {
-		problems = append(problems, fmt.Sprintf("%s uses %s, for which notify.c has an #error", defines, option))
-	}
-	return problems
+	return nil
 }

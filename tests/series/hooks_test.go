@@ -86,6 +86,13 @@ func TestCheckHooks(t *testing.T) {
 		{"splice past the hook", strings.Replace(open, "generic_file_splice_read", "filemap_splice_read", 1), hook(aioRead + readIter), guard,
 			[]string{"may read past the hook"}},
 		{"defined elsewhere", open, hook(readIter), guard, []string{"no definition"}},
+		{"splice past the hook on some kernels", strings.Replace(open, "\t.splice_read", "#ifdef X\n\t.splice_read\t= filemap_splice_read,\n#else\n\t.splice_read", 1),
+			hook(aioRead + readIter), guard, []string{"filemap_splice_read, which may read past the hook"}},
+		{"splice through the hook", strings.Replace(open, "generic_file_splice_read", "copy_splice_read", 1), hook(aioRead + readIter), guard, nil},
+		{"EL7 without a hook", open, aioRead + hook(readIter), guard, []string{"scoutfs_file_aio_read calls the read hook 0 times"}},
+		{"EL7 refused", open, aioRead + hook(readIter), guard + "\n#ifdef KC_LINUX_HAVE_FOP_AIO_READ\n/* why */\n#error \"EL7\"\n#endif\n", nil},
+		{"EL7 named but not refused", open, aioRead + hook(readIter), guard + "#ifdef KC_LINUX_HAVE_FOP_AIO_READ\n#define X\n#endif\n",
+			[]string{"scoutfs_file_aio_read calls the read hook 0 times"}},
 		{"nothing", "", "", guard, []string{"no file operations"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,8 +28,9 @@ const usage = `usage: series COMMAND [flags]
   check [VERSION...]
                   check the form of the series; with SCOUTFS_SRC also apply,
                   export and compare them; with -kbuild also build them
-  rebase -from VERSION -to VERSION [-restart]
-                  carry a series to another release
+  rebase [-from VERSION] -to VERSION [-restart]
+                  carry a series to another release; without -from the one, of
+                  the releases and main, whose base is nearest to it
   export -clone DIRECTORY -to VERSION
                   write the commits on the tag in your clone as the series
   regenerate -from VERSION [-restart]
@@ -37,7 +38,12 @@ const usage = `usage: series COMMAND [flags]
   upstream-check  say in one line whether the newest series still fits upstream:
                   "ok: " and exit status 0 if so, "needs work: " and 1 if a
                   release does, "main needs work: " and 3 if upstream's main
-                  will at its next release, "check failed: " and 2 otherwise
+                  will at its next release, "check failed: " and 2 otherwise;
+                  with -write it carries the series for main to upstream's tip,
+                  unless that needs a person
+
+VERSION is a release, such as v1.30, or main: the series in patches/main, which is
+for upstream's main branch as it is in SCOUTFS_SRC.
 
 flags of all commands:
 `
@@ -54,6 +60,7 @@ type options struct {
 	branch  string // upstream's main in the user's repository; "" for the usual names
 	restart bool
 	details bool // write details to errs
+	update  bool // upstream-check: write the series for main
 	args    []string
 	tmp     string // folder for clones that do not outlive the command
 
@@ -75,7 +82,7 @@ func plain(run func(*options, context.Context) error) func(context.Context, *opt
 
 var commands = map[string]command{
 	"check":          {run: plain((*options).check), args: true},
-	"rebase":         {run: plain((*options).rebaseOne), needs: []string{"from", "to"}},
+	"rebase":         {run: plain((*options).rebaseOne), needs: []string{"to"}},
 	"export":         {run: plain((*options).export), needs: []string{"clone", "to"}},
 	"regenerate":     {run: plain((*options).regenerate), needs: []string{"from"}},
 	"upstream-check": {run: upstreamCheck},
@@ -111,6 +118,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (sta
 	flags.StringVar(&o.clone, "clone", "", "export: the `directory` of your clone")
 	flags.StringVar(&o.branch, "branch", "", "upstream's main `branch` in your repository (default origin/main, upstream/main or main)")
 	flags.BoolVar(&o.restart, "restart", false, "throw away what is in the clone and start over")
+	flags.BoolVar(&o.update, "write", false, "upstream-check: write the series for main once it is carried")
 	flags.BoolVar(&o.details, "v", false, "upstream-check: print the details on standard error")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
@@ -175,5 +183,9 @@ func (o *options) write(s *series.Series) error {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(folder, "base.txt"), []byte(s.Version+"\n"), 0o644)
+	base := s.Version
+	if base == series.Main {
+		base = s.Base
+	}
+	return os.WriteFile(filepath.Join(folder, "base.txt"), []byte(base+"\n"), 0o644)
 }

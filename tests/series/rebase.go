@@ -16,16 +16,24 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 )
 
+// open reads the series for a release or for series.Main.
+func (o *options) open(version string) (*series.Series, error) {
+	if version == series.Main {
+		return series.OpenMain(o.patches)
+	}
+	return series.Open(o.patches, version)
+}
+
 // reference reads the series for a version and applies it in a clone of its own.
 func (o *options) reference(ctx context.Context, version string) (*reference, error) {
 	if err := checkSource(ctx, o.src); err != nil {
 		return nil, err
 	}
-	s, err := series.Open(o.patches, version)
+	s, err := o.open(version)
 	if err != nil {
 		return nil, err
 	}
-	c, base, err := o.throwaway(ctx, o.src, "refs/tags/"+version)
+	c, base, err := o.throwaway(ctx, o.src, s.Rev())
 	if err != nil {
 		return nil, err
 	}
@@ -41,15 +49,18 @@ var errPerson = errors.New("a person has to look at this")
 type rebase struct {
 	*options
 	r      *reference
-	to     string // release
+	to     string // release, or series.Main
 	dir    string // of the clone
 	branch string // in the clone
 	c      *clone
-	base   string // commit of the release
+	base   string // commit of the release, or of upstream's main
 }
 
 // rebaseOne implements the command rebase.
 func (o *options) rebaseOne(ctx context.Context) error {
+	if err := o.chooseFrom(ctx); err != nil {
+		return err
+	}
 	r, err := o.reference(ctx, o.from)
 	if err != nil {
 		return err
@@ -57,9 +68,74 @@ func (o *options) rebaseOne(ctx context.Context) error {
 	return o.rebase(ctx, r, o.to)
 }
 
-// regenerate recreates every other series from the one for a version. It goes on
-// after a series that needs a person, and keeps that person's work unless restart
-// is set.
+// chooseFrom sets from, unless it is set, and says so.
+func (o *options) chooseFrom(ctx context.Context) error {
+	if o.from != "" {
+		return nil
+	}
+	if err := checkSource(ctx, o.src); err != nil {
+		return err
+	}
+	rev, err := o.target(ctx, o.to)
+	if err != nil {
+		return err
+	}
+	version, commits, err := o.nearest(ctx, rev)
+	if err != nil {
+		return err
+	}
+	if version == "" {
+		return fmt.Errorf("rebase to %s: it contains nothing that has a series; name one with -from", o.to)
+	}
+	o.from = version
+	o.report(o.to, "from the series for %s, %d commits before it", version, commits)
+	return nil
+}
+
+// nearest returns the series whose base has the fewest commits between it and a revision,
+// of those that the revision contains: that of a release, or of main. There may be none,
+// which is "".
+func (o *options) nearest(ctx context.Context, rev string) (version string, commits int, err error) {
+	all, err := series.Versions(o.patches)
+	if err != nil {
+		return "", 0, err
+	}
+	for _, v := range append(all, series.Main) {
+		s, err := o.open(v)
+		if errors.Is(err, fs.ErrNotExist) && v == series.Main {
+			continue
+		}
+		if err != nil {
+			return "", 0, err
+		}
+		n, err := distance(ctx, o.src, s.Rev(), rev)
+		if err != nil {
+			return "", 0, err
+		}
+		if n >= 0 && (version == "" || n < commits) {
+			version, commits = v, n
+		}
+	}
+	return version, commits, nil
+}
+
+// target returns what to carry a series to: a release's tag, or the tip of upstream's
+// main.
+func (o *options) target(ctx context.Context, to string) (string, error) {
+	if to != series.Main {
+		return "refs/tags/" + to, nil
+	}
+	tip, _, err := o.findBranch(ctx)
+	if err == nil && tip == "" {
+		err = errors.New("find upstream's main: SCOUTFS_SRC has none of origin/main, upstream/main and main; name it with -branch")
+	}
+	return tip, err
+}
+
+// regenerate recreates the series of every other release from the one for a version. It
+// goes on after a series that needs a person, and keeps that person's work unless
+// restart is set. It leaves main alone, which differs where upstream does: check compares
+// what both add.
 func (o *options) regenerate(ctx context.Context) error {
 	all, err := series.Versions(o.patches)
 	if err != nil {
@@ -87,8 +163,8 @@ func (o *options) regenerate(ctx context.Context) error {
 // rebase carries the reference to a release and writes its series, unless that needs
 // a person.
 func (o *options) rebase(ctx context.Context, r *reference, to string) error {
-	if !series.IsRelease(to) {
-		return fmt.Errorf("rebase to %q: releases are tags like v1.30", to)
+	if to != series.Main && !series.IsRelease(to) {
+		return fmt.Errorf("rebase to %q: releases are tags like v1.30, and there is main", to)
 	}
 	b := &rebase{options: o, r: r, to: to, branch: "notify/" + to}
 	var err error
@@ -106,9 +182,6 @@ func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 		}
 	}
 	if b.c, err = b.open(ctx); err != nil {
-		return err
-	}
-	if b.base, err = b.c.commit(ctx, "refs/tags/"+to); err != nil {
 		return err
 	}
 	done, err := b.check(ctx)
@@ -137,9 +210,11 @@ func (b *rebase) person(format string, args ...any) error {
 	return errPerson
 }
 
-// markKey is the setting in a clone that names the series it was made from, as mark
-// does.
-const markKey = "scoutfs-notify.from"
+// Settings in a clone.
+const (
+	markKey = "scoutfs-notify.from" // the series it was made from, as mark names it
+	baseKey = "scoutfs-notify.base" // the commit that it is carried to: a branch moves on
+)
 
 // mark names a series by its release and its last commit, whose id is the same
 // wherever the same patches are applied.
@@ -166,7 +241,8 @@ func (b *rebase) open(ctx context.Context) (*clone, error) {
 	why := ""
 	switch version, _, _ := strings.Cut(made, " "); {
 	case made == b.r.mark():
-		return c, nil
+		b.base, err = c.git(ctx, "config", "--local", "--get", baseKey)
+		return c, err
 	case made == "":
 		why = "it does not say which series it was made from"
 	case version == b.r.Version:
@@ -179,6 +255,10 @@ func (b *rebase) open(ctx context.Context) (*clone, error) {
 
 // create makes the clone.
 func (b *rebase) create(ctx context.Context) (*clone, error) {
+	rev, err := b.target(ctx, b.to)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(b.work, 0o755); err != nil {
 		return nil, err
 	}
@@ -186,9 +266,12 @@ func (b *rebase) create(ctx context.Context) (*clone, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err = c.git(ctx, "checkout", "-q", "-b", b.branch, "refs/tags/"+b.to); err != nil {
+	if _, err = c.git(ctx, "checkout", "-q", "-b", b.branch, rev); err != nil {
 		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", b.to, err, b.src)
-	} else {
+	} else if b.base, err = c.commit(ctx, "HEAD"); err == nil {
+		_, err = c.git(ctx, "config", "--local", baseKey, b.base)
+	}
+	if err == nil { // last: without it the clone is not whole
 		_, err = c.git(ctx, "config", "--local", markKey, b.r.mark())
 	}
 	if err != nil {
@@ -241,7 +324,7 @@ func (b *rebase) finish(ctx context.Context) error {
 		b.report(b.to, "PROBLEM: %s", p)
 	}
 	if len(result.problems) > 0 {
-		return b.person("amend the patch that this belongs to (git rebase -i %s)", b.to)
+		return b.person("amend the patch that this belongs to (git rebase -i %.12s)", b.base)
 	}
 	built := "not built: no -kbuild"
 	if b.kbuild != "" {

@@ -327,7 +327,7 @@ func TestCheckFindsFaults(t *testing.T) {
 		name, file, old, new, want string
 	}{
 		{"commit id", "0001", zeroCommit, strings.Replace(zeroCommit, "00", "1f", 1), "--zero-commit"},
-		{"signature", "0001", "#endif\n", "#endif\n-- \n2.39.5\n", "--no-signature"},
+		{"signature", "0001", "+int drain;\n", "+int drain;\n-- \n2.39.5\n", "--no-signature"},
 		{"short index", "0002", "", "", "--full-index"},
 		{"no sign-off", "0001", "Signed-off-by", "Seen-by", "no Signed-off-by"},
 		{"long subject", "0001", "add a ring", strings.Repeat("ring ", 20), "1 to 72"},
@@ -478,7 +478,7 @@ func TestUpstreamCheck(t *testing.T) {
 			t.Errorf("no verdict %q in %q", verdicts[want], out)
 		}
 	}
-	oneLine(upstreamRelease, "newest v1.2, supported v1.1", "series applies", "make rebase FROM=v1.1 TO=v1.2")
+	oneLine(upstreamRelease, "newest v1.2, supported v1.1", "series applies", "make rebase TO=v1.2")
 	u.must("rebase", "-from", "v1.1", "-to", "v1.2")
 	oneLine(upstreamFine, "newest v1.2, supported v1.2", "main")
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -50,40 +51,10 @@ func (o *options) detail(text string) {
 }
 
 func (o *options) upstreamState(ctx context.Context) (line string, status int, err error) {
-	all, err := series.Versions(o.patches)
+	line, status, r, err := o.releaseState(ctx)
 	if err != nil {
 		return "", 0, err
 	}
-	supported := all[len(all)-1]
-	r, err := o.reference(ctx, supported)
-	if err != nil {
-		return "", 0, err
-	}
-	tags, err := r.c.git(ctx, "tag", "--list", "v*")
-	if err != nil {
-		return "", 0, err
-	}
-	releases := slices.DeleteFunc(strings.Split(tags, "\n"), func(t string) bool { return !series.IsRelease(t) })
-	newest := slices.MaxFunc(releases, series.Compare)
-
-	problem, err := o.tryOn(ctx, r, "refs/tags/"+newest)
-	if err != nil {
-		return "", 0, err
-	}
-	line = fmt.Sprintf("ScoutFS newest %s, supported %s: ", newest, supported)
-	fits := "series applies and builds"
-	if o.kbuild == "" {
-		fits = "series applies (not built)"
-	}
-	switch {
-	case problem != "":
-		line, status = line+problem, upstreamRelease
-	case newest != supported:
-		line, status = line+fits+", make rebase FROM="+supported+" TO="+newest, upstreamRelease
-	default:
-		line += fits
-	}
-
 	tip, name, err := o.findBranch(ctx)
 	if err != nil {
 		return "", 0, err
@@ -91,15 +62,97 @@ func (o *options) upstreamState(ctx context.Context) (line string, status int, e
 	if tip == "" {
 		return line + "; no main branch in SCOUTFS_SRC to look at", status, nil
 	}
-	if problem, err = o.tryOn(ctx, r, tip); err != nil {
+	say, fine, err := o.mainState(ctx, r, tip)
+	if err != nil {
 		return "", 0, err
 	}
-	if problem == "" {
-		problem = fits
-	} else if status == upstreamFine {
+	if !fine && status == upstreamFine {
 		status = upstreamMain
 	}
-	return fmt.Sprintf("%s; %s %.8s: %s", line, name, tip, problem), status, nil
+	return fmt.Sprintf("%s; %s %.8s: %s", line, name, tip, say), status, nil
+}
+
+// fits is what the line says of a series without a problem.
+func (o *options) fits() string {
+	if o.kbuild == "" {
+		return "series applies (not built)"
+	}
+	return "series applies and builds"
+}
+
+// releaseState says whether there is a series for upstream's newest release, or could be,
+// and returns the newest there is.
+func (o *options) releaseState(ctx context.Context) (line string, status int, r *reference, err error) {
+	all, err := series.Versions(o.patches)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	supported := all[len(all)-1]
+	if r, err = o.reference(ctx, supported); err != nil {
+		return "", 0, nil, err
+	}
+	tags, err := r.c.git(ctx, "tag", "--list", "v*")
+	if err != nil {
+		return "", 0, nil, err
+	}
+	releases := slices.DeleteFunc(strings.Split(tags, "\n"), func(t string) bool { return !series.IsRelease(t) })
+	newest := slices.MaxFunc(releases, series.Compare)
+
+	from := r // what make rebase would take
+	if newest != supported {
+		near, _, err := o.nearest(ctx, "refs/tags/"+newest)
+		if err != nil {
+			return "", 0, nil, err
+		}
+		if near != "" && near != supported {
+			if from, err = o.reference(ctx, near); err != nil {
+				return "", 0, nil, err
+			}
+		}
+	}
+	problem, _, err := o.tryOn(ctx, from, newest, "refs/tags/"+newest)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	line = fmt.Sprintf("ScoutFS newest %s, supported %s: ", newest, supported)
+	switch {
+	case problem != "":
+		line, status = line+problem, upstreamRelease
+	case newest != supported:
+		line, status = line+o.fits()+", make rebase TO="+newest, upstreamRelease
+	default:
+		line += o.fits()
+	}
+	return line, status, r, nil
+}
+
+// mainState says whether the series for upstream's main, or without one that of the
+// newest release, r, fits the tip of that branch. With -write it replaces the series by
+// one for the tip, if that needs no person.
+func (o *options) mainState(ctx context.Context, r *reference, tip string) (say string, fine bool, err error) {
+	own, err := o.reference(ctx, series.Main)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return "", false, err
+	default:
+		r = own
+	}
+	problem, result, err := o.tryOn(ctx, r, series.Main, tip)
+	if err != nil || problem != "" {
+		return problem, false, err
+	}
+	if r != own || own.Base == tip {
+		return o.fits(), true, nil
+	}
+	say = fmt.Sprintf("%s, carried from %.8s", o.fits(), own.Base)
+	if !o.update {
+		return say + ", make rebase TO=main", true, nil
+	}
+	if err := o.write(result.Series); err != nil {
+		return "", false, err
+	}
+	return say + ", written: read and commit patches/main", true, nil
 }
 
 // findBranch returns the tip and the name of upstream's main in the user's
@@ -125,12 +178,12 @@ func (o *options) findBranch(ctx context.Context) (tip, name string, err error) 
 	return "", "", nil
 }
 
-// tryOn carries the reference to a commit and returns what is wrong in a few words, or
-// "".
-func (o *options) tryOn(ctx context.Context, r *reference, rev string) (string, error) {
+// tryOn carries the reference to a commit, as the series for a version. It returns what is
+// wrong in a few words, or "" and the series.
+func (o *options) tryOn(ctx context.Context, r *reference, version, rev string) (string, *carried, error) {
 	c, base, err := o.throwaway(ctx, o.src, rev)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	var last *step
 	err = r.carryAll(ctx, c, 0, func(s *step) {
@@ -141,31 +194,31 @@ func (o *options) tryOn(ctx context.Context, r *reference, rev string) (string, 
 	})
 	if errors.Is(err, errConflict) {
 		o.detail(err.Error())
-		return last.patch.Name[:4] + " no longer applies", nil
+		return last.patch.Name[:4] + " no longer applies" + c.conflicts(ctx), nil, nil
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	result, err := r.examine(ctx, c, base, r.Version)
+	result, err := r.examine(ctx, c, base, version)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	for _, n := range slices.Concat(result.notes, result.problems) {
 		o.detail(n)
 	}
 	switch n := len(result.problems); {
 	case n == 1:
-		return "series applies, but " + result.problems[0], nil
+		return "series applies, but " + result.problems[0], nil, nil
 	case n > 1:
-		return fmt.Sprintf("series applies, but %s (and %d more)", result.problems[0], n-1), nil
+		return fmt.Sprintf("series applies, but %s (and %d more)", result.problems[0], n-1), nil, nil
 	case o.kbuild == "":
-		return "", nil
+		return "", result, nil
 	}
 	if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 		o.detail(err.Error())
-		return "series applies, but does not build", nil
+		return "series applies, but does not build", nil, nil
 	} else if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return "", nil
+	return "", result, nil
 }

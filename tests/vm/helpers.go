@@ -24,7 +24,7 @@ func TestKernel(t *testing.T, name string) *KernelTree {
 func TestScoutFS(t *testing.T, k *KernelTree, s *series.Series) (patched, unpatched *ScoutFSTree) {
 	t.Helper()
 	build := func(apply *series.Series) *ScoutFSTree {
-		tree, err := ScoutFS(t.Context(), ScoutFSBuild{Version: s.Version, Kernel: k, Series: apply})
+		tree, err := ScoutFS(t.Context(), ScoutFSBuild{Version: s.Version, Rev: s.Rev(), Kernel: k, Series: apply})
 		if errors.Is(err, ErrNoSource) {
 			t.Skip(err)
 		}

@@ -27,7 +27,8 @@ var ErrNoSource = errors.New("SCOUTFS_SRC is not set; it names a ScoutFS work tr
 // ScoutFSBuild asks for a build of ScoutFS.
 type ScoutFSBuild struct {
 	Source  string         // work tree or bare repository; "" means SCOUTFS_SRC
-	Version string         // a tag, such as "v1.30"
+	Version string         // a tag, such as "v1.30"; or a name for Rev
+	Rev     string         // what to build, as git names it; "" means the tag
 	Kernel  *KernelTree    // to build the module for
 	Series  *series.Series // to apply; nil builds upstream's own tree
 }
@@ -61,10 +62,12 @@ func ScoutFS(ctx context.Context, b ScoutFSBuild) (*ScoutFSTree, error) {
 			return nil, err
 		}
 	}
-	commit, err := run.Output(ctx, "git", "-C", b.Source, "rev-parse", "--verify", "--quiet", "--end-of-options",
-		"refs/tags/"+b.Version+"^{commit}")
+	if b.Rev == "" {
+		b.Rev = "refs/tags/" + b.Version
+	}
+	commit, err := run.Output(ctx, "git", "-C", b.Source, "rev-parse", "--verify", "--quiet", "--end-of-options", b.Rev+"^{commit}")
 	if err != nil {
-		return nil, fmt.Errorf("find the tag %s in %s (git fetch --tags may help): %w", b.Version, b.Source, err)
+		return nil, fmt.Errorf("find %s in %s (git fetch --tags may help): %w", b.Rev, b.Source, err)
 	}
 	kind := "upstream"
 	var patches []string
@@ -124,7 +127,7 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 	if _, err := b.git(ctx, dir, "clone", "--quiet", "--shared", "--no-checkout", b.Source, tree); err != nil {
 		return err
 	}
-	if _, err := b.git(ctx, tree, "checkout", "--quiet", "--detach", "refs/tags/"+b.Version); err != nil {
+	if _, err := b.git(ctx, tree, "checkout", "--quiet", "--detach", b.Rev); err != nil {
 		return err
 	}
 	if len(patches) > 0 {
