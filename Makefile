@@ -58,6 +58,7 @@ help: ## list these targets
 		TEST=TestPoll 'guest, test-rpm, test-screen, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
 		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside those of Debian' \
+		EL_KERNEL_SRC=folder 'kernel-el: git repository with the source of kernels of the RHEL family' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
 		SCOUTFS_NOTIFY_CACHE=folder 'for downloads and builds, .cache if not set' \
 		DEPS=skip 'leave out the check for Debian packages'
@@ -102,7 +103,7 @@ check: lint ## lint and unit tests: after every change
 check-product:
 	for m in . $(modules); do go -C $$m test -failfast -timeout 2m ./... || exit; done
 check-tools:
-	cd tests && go test -count=1 -parallel=8 ./daemon ./docs ./matrix ./packages ./upstream # they read files that go does not see
+	cd tests && go test -count=1 -parallel=8 ./daemon ./docs ./kernels/el ./matrix ./packages ./upstream # they read files that go does not see
 
 .PHONY: lint
 lint: ## golangci-lint, shellcheck, and for C checkpatch, sparse and gcc's analyzer
@@ -165,6 +166,11 @@ chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repe
 sanitize: ## the guest's tests and RACE=2m of races on kernels with sanitizers; on real ScoutFS: VERSION=v1.33 SCOUTFS_SRC=... [KERNELS=kasan] [TEST=regexp] [SEED=N]; PLANT=all: find planted bugs
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_SANITIZE) $(DEPS_FS))
 	$(call tool,sanitize,./sanitize) $(if $(KERNELS),-kernel '$(KERNELS)') $(if $(RACE),-race '$(RACE)') $(if $(TEST),-test '$(TEST)') $(if $(PLANT),-plant '$(PLANT)')
+
+.PHONY: kernel-el
+kernel-el: ## build a kernel of the RHEL family for KERNEL_DIR: EL=9 or 9.4 EL_KERNEL_SRC=...; COMPILE=1: compile each series for EL="8 9 10" instead: SCOUTFS_SRC=...
+	@$(call deps,$(DEPS_BASE) $(DEPS_SANITIZE) bc kmod $(if $(COMPILE),sparse))
+	@$(call tool,el,./kernels/el) $(if $(COMPILE),-compile) $(or $(EL),$(error set EL to a release, such as EL=9 or EL=9.4))
 
 .PHONY: lifecycle
 lifecycle: ## LIFE=200 times each what can leave a mount without its daemon, with systemd; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=... [TEST=regexp]

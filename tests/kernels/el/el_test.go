@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestNewest(t *testing.T) {
+	const list = `4.18.0-553.8.1.el8_10
+4.18.0-553.66.1.el8_10
+4.18.0-477.27.2.el8_8
+5.14.0-427.42.1.el9_4
+5.14.0-570.32.1.el9_6
+5.14.0-570.9.1.el9_6
+5.14.0-70.13.1.el9_0
+6.12.0-55.24.1.el10_0
+5.14.0-570.32.1.el9_6.tampered
+v5.14
+`
+	for _, tt := range []struct{ el, want string }{
+		{"8", "4.18.0-553.66.1.el8_10"},
+		{"9", "5.14.0-570.32.1.el9_6"},
+		{"9.4", "5.14.0-427.42.1.el9_4"},
+		{"10", "6.12.0-55.24.1.el10_0"},
+		{"10.0", "6.12.0-55.24.1.el10_0"},
+		{"7", ""},
+		{"9.5", ""},
+		{"", ""},
+	} {
+		got, err := newest(list, tt.el)
+		if got != tt.want || (err != nil) != (tt.want == "") {
+			t.Errorf("EL%s: %q, %v", tt.el, got, err)
+		}
+	}
+}
+
+func TestConfigName(t *testing.T) {
+	for _, tt := range []struct{ files, want string }{
+		{"almalinux/kernel-x86_64-debug.config almalinux/kernel-x86_64.config", "almalinux/kernel-x86_64.config"},
+		{"almalinux/kernel-x86_64-rt-rhel.config almalinux/kernel-x86_64-rhel.config almalinux/kernel-s390x-rhel.config", "almalinux/kernel-x86_64-rhel.config"},
+		{"arch/x86/configs/kernel-x86_64.config Makefile", ""},
+	} {
+		if got := configName(strings.Fields(tt.files)); got != tt.want {
+			t.Errorf("of %s: %q", tt.files, got)
+		}
+	}
+}
+
+func TestWanted(t *testing.T) {
+	for path, want := range map[string]bool{
+		"Makefile": true, "arch/Kconfig": true, "arch/x86/kernel/cpu/amd.c": true, "arch/arm/kernel/x.c": false, "arch/arm/Kconfig.debug": true,
+		"Documentation/x.rst": false, "Documentation/Kconfig": true, "drivers/gpu/drm/x.h": false, "drivers/gpu/Makefile": true,
+	} {
+		if got := wanted(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
+func TestCut(t *testing.T) {
+	layout := map[string]bool{}
+	structOptions(`/*
+ * struct a {
+ * #ifdef CONFIG_IN_A_COMMENT
+ */
+#ifdef CONFIG_AROUND
+struct a {
+	int x;
+#if IS_ENABLED(CONFIG_FIELD) || defined(CONFIG_OTHER_MODULE)
+	int y;
+#endif
+};
+#endif
+static inline int f(void)
+{
+#ifdef CONFIG_IN_A_FUNCTION
+	return 1;
+#endif
+}
+struct b {
+	struct {
+		int z;
+#ifdef CONFIG_INNER
+		int w;
+#endif
+	};
+};
+struct c f(struct b *b);
+`, layout)
+	for option, want := range map[string]bool{"FIELD": true, "OTHER": true, "INNER": true, "AROUND": false, "IN_A_COMMENT": false, "IN_A_FUNCTION": false} {
+		if layout[option] != want {
+			t.Errorf("%s: %v", option, layout[option])
+		}
+	}
+
+	drivers := map[string]bool{"SOUND": true, "FIELD": true, "VIRTIO_BLK": true}
+	got := cut("# a comment\nCONFIG_SOUND=y\nCONFIG_FIELD=y\nCONFIG_VIRTIO_BLK=m\nCONFIG_XFS_FS=m\nCONFIG_OTHER=m\nCONFIG_CORE=y\nCONFIG_HZ=1000\n", layout, drivers)
+	want := "# a comment\n# CONFIG_SOUND is not set\nCONFIG_FIELD=y\nCONFIG_VIRTIO_BLK=m\n# CONFIG_XFS_FS is not set\nCONFIG_OTHER=m\nCONFIG_CORE=y\nCONFIG_HZ=1000\n" + changed
+	if got != want {
+		t.Errorf("cut to\n%s", got)
+	}
+
+	lost := dropped("CONFIG_FIELD=y\nCONFIG_OTHER=m\nCONFIG_INNER=y\nCONFIG_CORE=y\n", "CONFIG_OTHER=y\n# CONFIG_INNER is not set\n", layout, drivers)
+	if !slices.Equal(lost, []string{"INNER"}) {
+		t.Errorf("dropped %v", lost)
+	}
+}
+
+// A repository without the content of one file, as a mirror's may be, and with all kinds
+// of files.
+func TestExtract(t *testing.T) {
+	repo := t.TempDir()
+	git := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", repo, "-c", "user.name=A", "-c", "user.email=a@example.org"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q")
+	for name, text := range map[string]string{"Makefile": "VERSION = 5\nEXTRAVERSION =\n", "large": "lost", "a b/empty": "", "scripts/run": "#!/bin/sh\n", "Documentation/x": "x"} {
+		name = filepath.Join(repo, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(repo, "scripts/run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("scripts/run", filepath.Join(repo, "link")); err != nil {
+		t.Fatal(err)
+	}
+	git("add", "-A")
+	git("commit", "-q", "-m", "x")
+	const tag = "5.14.0-1.el9_9"
+	git("tag", tag)
+	id := git("rev-parse", "HEAD:large")
+	if err := os.Remove(filepath.Join(repo, ".git/objects", id[:2], id[2:])); err != nil {
+		t.Fatal(err)
+	}
+
+	files, err := list(t.Context(), repo, tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	var missing []string
+	if err := extract(t.Context(), repo, out, files, func(path string) { missing = append(missing, path) }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(missing, []string{"large"}) {
+		t.Errorf("missing %v", missing)
+	}
+	if st, err := os.Stat(filepath.Join(out, "scripts/run")); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("the program: %v %v", st, err)
+	}
+	if target, err := os.Readlink(filepath.Join(out, "link")); err != nil || target != "scripts/run" {
+		t.Errorf("the link goes to %q, %v", target, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(out, "a b/empty")); err != nil || len(text) != 0 {
+		t.Errorf("the empty file holds %q, %v", text, err)
+	}
+	if _, err := os.Stat(filepath.Join(out, "Documentation")); err == nil {
+		t.Error("the documentation is there")
+	}
+	if err := adjust(out, tag); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "Makefile"))
+	if err != nil || !strings.Contains(string(text), "\nEXTRAVERSION = -1.el9_9.x86_64\n") {
+		t.Errorf("the Makefile is\n%s", text)
+	}
+
+	for name, answer := range map[string]string{"cut": files[0].id + " blob 100\nx", "another": "0 blob 1\nx\n", "none": ""} {
+		if err := unpack(bufio.NewReader(strings.NewReader(answer)), t.TempDir(), files[:1], func(string) {}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := list(t.Context(), repo, "nonesuch"); err == nil {
+		t.Error("a tag that is not there has files")
+	}
+}
+
+func TestComplaints(t *testing.T) {
+	got := complaints("  CC x.o\nWARNING: modpost: \"printk\" [x.ko] undefined!\nWARNING: Symbol version dump \"Module.symvers\" is missing.\nx.o: warning: objtool: missing symbol for section .text.unlikely\nx.c:1:2: warning: unused\nx.c:3: error: no\n")
+	if want := []string{"x.c:1:2: warning: unused", "x.c:3: error: no"}; !slices.Equal(got, want) {
+		t.Errorf("complaints %q", got)
+	}
+}
