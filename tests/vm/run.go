@@ -72,13 +72,7 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 			t.Fatal(e)
 		}
 		t.Logf("%q: booting the machine again; the last one's log: %s", c.Again, earlier)
-		if c.Resume != nil {
-			more, e := c.Resume(earlier)
-			if e != nil {
-				t.Fatal(e)
-			}
-			c.Env = append(slices.Clip(env), more...)
-		}
+		c.resume(t, env, earlier)
 		report, res, err = bootTest(ctx, c, binary, args)
 	}
 	if res != nil {
@@ -97,6 +91,20 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 	if t.Failed() {
 		t.Logf("the end of %s:\n%s", c.Log, tail(c.Log, 60))
 	}
+}
+
+// resume adds to env what the next machine needs to go on where the last one, with that
+// log, stopped.
+func (c *Config) resume(t *testing.T, env []string, log string) {
+	t.Helper()
+	if c.Resume == nil {
+		return
+	}
+	more, err := c.Resume(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Env = append(slices.Clip(env), more...)
 }
 
 // saidIn says whether a machine's log has a line.
