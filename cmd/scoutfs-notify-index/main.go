@@ -25,6 +25,13 @@ import (
 // version is set by the linker: -ldflags "-X main.version=1.0".
 var version string
 
+// failures are the errors with an exit status of their own.
+var failures = []cli.Failure{
+	{Status: exitNoAccess, Errors: []error{index.ErrDamaged, index.ErrForeign, index.ErrNewer, index.ErrMerged}},
+	{Status: cli.ExitUnavailable, Errors: []error{notify.ErrNotScoutFS}},
+	{Status: cli.ExitNoInput, Errors: []error{os.ErrNotExist}},
+}
+
 // exitNoAccess is the exit status for a store that must be looked after; see the unit.
 const exitNoAccess = 77
 
@@ -45,8 +52,9 @@ Commands:
   help     print this text, or with the name of a command its flags
 
 Exit status: 0 when done or stopped, 1 for a failure, 64 for bad flags or
-arguments, 77 for a store that is damaged, of another file system or of a newer
-release: nothing was changed.
+arguments, 66 for a path or a store that does not exist, 69 if no ScoutFS is
+mounted there, 77 for a store that is damaged, of another file system or of a
+newer release: nothing was changed.
 `
 
 // storeRoot is where the stores are, in a folder for each file system.
@@ -97,7 +105,7 @@ func main() {
 // run runs the command line without the program's name and returns the exit status.
 func run(ctx context.Context, env *environment, args []string) int {
 	env.program = &cli.Program{
-		Name: "scoutfs-notify-index", Usage: usage, Version: version, Stdout: env.stdout,
+		Name: "scoutfs-notify-index", Usage: usage, Version: version, Failures: failures, Stdout: env.stdout,
 		Mounts: func() (points []string) {
 			mounts, _ := notify.Mounts() // without /proc there are none to name
 			for _, m := range mounts {
@@ -113,14 +121,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 			return func(args []string) error { return cmd(ctx, env, args) }
 		},
 	}
-	err := explain(env.program.Run(args))
-	status := env.program.Status(env.stderr, err)
-	for _, e := range []error{index.ErrDamaged, index.ErrForeign, index.ErrNewer, index.ErrMerged} {
-		if errors.Is(err, e) {
-			return exitNoAccess
-		}
-	}
-	return status
+	return env.program.Status(env.stderr, explain(env.program.Run(args)))
 }
 
 // explain adds to an error what to do about it.

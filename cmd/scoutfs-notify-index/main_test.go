@@ -138,7 +138,7 @@ func TestCommandLine(t *testing.T) {
 		{"cold of nothing", "cold /mnt", 64, "", "-older is missing"},
 		{"cold never", "cold -older 0d /mnt", 64, "", "neither a time such as 90d"},
 		{"cold both", "cold -older 9d -0 -json /mnt", 64, "", "do not go together"},
-		{"cold elsewhere", "cold -older 90d -from ROOT/none /mnt", 1, "", "does scoutfs-notify-index@.service run for this mount?"},
+		{"cold elsewhere", "cold -older 90d -from ROOT/none /mnt", 66, "", "does scoutfs-notify-index@.service run for this mount?"},
 
 		{"hot", "hot -last 1h /mnt", 0, "-", "no gaps"},
 		{"hot share", "hot -last 200d -share 34% -sort reads -paths /mnt", 0, "           bytes      reads      opens  last access          file\n" +

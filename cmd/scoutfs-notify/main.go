@@ -17,12 +17,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/recording"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/cli"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.0".
 var version string
+
+// failures are the errors with an exit status of their own.
+var failures = []cli.Failure{
+	{Status: cli.ExitUnavailable, Errors: []error{notify.ErrNotScoutFS, notify.ErrNotRunning, notify.ErrRefused, notify.ErrOtherMount}},
+	{Status: cli.ExitNoInput, Errors: []error{notify.ErrTarget, recording.ErrFormat, os.ErrNotExist}},
+	{Status: cli.ExitNoPermission, Errors: []error{os.ErrPermission}},
+}
 
 const usage = `Usage: scoutfs-notify COMMAND [flags] [MOUNT]
 
@@ -45,7 +53,9 @@ Commands:
   help     print this text, or with the name of a command its flags
 
 Exit status: 0 when stopped or at the end of the stream, 1 for a failure, 64 for
-bad flags or arguments. stat exits with 1 if no daemon is running.
+bad flags or arguments, 66 for a path that does not exist or leads to nothing
+that can be taken, 69 if no ScoutFS is mounted there or no daemon serves it, 77 if
+only root may. stat exits with 1 if no daemon is running.
 `
 
 // environment is a command's view of the outside world, for tests to replace.
@@ -195,7 +205,7 @@ func main() {
 // status.
 func run(ctx context.Context, env *environment, args []string) int {
 	env.program = &cli.Program{
-		Name: "scoutfs-notify", Usage: usage, Version: version, Stdout: env.stdout,
+		Name: "scoutfs-notify", Usage: usage, Version: version, Failures: failures, Stdout: env.stdout,
 		Mounts: func() (points []string) {
 			mounts, _ := env.mounts() // without /proc there are none to name
 			for _, m := range mounts {

@@ -98,7 +98,7 @@ func TestPictureUsage(t *testing.T) {
 		{[]string{"picture", "x"}, 64, `picture: there is no kind "x": the kinds are heatmap`},
 		{[]string{"picture", "who", "a", "b"}, 64, "picture: expected one mount point, got 2 arguments"},
 		{[]string{"picture", "-block", "0", "reuse", "a"}, 64, "out of range: 1 to 1048576"},
-		{[]string{"picture", "-o", "/nonexistent/x", "who", "/nonexistent/y"}, 1, "picture: open /nonexistent/"},
+		{[]string{"picture", "-o", "/nonexistent/x", "who", "/nonexistent/y"}, 66, "picture: open /nonexistent/"},
 	} {
 		if status, _, stderr := runCommand(tt.args...); status != tt.status || !strings.Contains(stderr, tt.stderr) {
 			t.Errorf("%q: exit status %d, %s", tt.args, status, stderr)

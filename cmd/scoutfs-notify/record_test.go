@@ -260,9 +260,9 @@ func TestRecordErrors(t *testing.T) {
 	}{
 		{nil, 64, "a file to record to is missing"},
 		{[]string{""}, 64, "a file to record to is missing"},
-		{[]string{foreign, socket}, 1, "append to recording " + foreign + ": not a recording"},
+		{[]string{foreign, socket}, 66, "append to recording " + foreign + ": not a recording"},
 		{[]string{dir, socket}, 1, "is a directory"},
-		{[]string{dir + "/none/a", socket}, 1, "no such file or directory"},
+		{[]string{dir + "/none/a", socket}, 66, "no such file or directory"},
 		{[]string{dir + "/a", foreign}, 64, "is a file, not a mount"},
 		{[]string{dir + "/a", socket, "x"}, 64, "expected one mount point, got 2"},
 		{[]string{"-rotate-size", "1X", dir + "/a", socket}, 64, "a size is a number of bytes"},

@@ -109,7 +109,7 @@ func TestReplayErrors(t *testing.T) {
 		{nil, 64, "expected a recording and the path of a socket, got 0 arguments"},
 		{[]string{file}, 64, "got 1 arguments"},
 		{[]string{dir, dir + "/s"}, 64, dir + " is not a file"},
-		{[]string{file, dir + "/none/s"}, 1, "serve " + dir + "/none/s: no such file or directory"},
+		{[]string{file, dir + "/none/s"}, 66, "serve " + dir + "/none/s: no such file or directory"},
 		{[]string{file, file}, 1, "address already in use"},
 		{[]string{"-speed", "0", file, dir + "/s"}, 64, "neither a number above 0 nor max"},
 		{[]string{empty, dir + "/s"}, 1, "the recording has no stream"},
@@ -136,7 +136,7 @@ func TestSocket(t *testing.T) {
 			t.Errorf("%q: exit status %d, %q, %s", tt.args, status, stdout, stderr)
 		}
 	}
-	if status, _, stderr := runCommand("socket", t.TempDir()); status != 1 || !strings.Contains(stderr, "not a mounted ScoutFS") {
+	if status, _, stderr := runCommand("socket", t.TempDir()); status != 69 || !strings.Contains(stderr, "not a mounted ScoutFS") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
 }

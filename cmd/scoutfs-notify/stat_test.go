@@ -299,7 +299,7 @@ func TestStatOtherMount(t *testing.T) {
 			w.answers(t, tt.hello)
 			for _, format := range []string{"-json", "-json=false"} {
 				status := run(t.Context(), w.env, []string{"stat", format, w.mount})
-				if status != 1 || w.out.Len() > 0 || !strings.Contains(w.errs.String(), "scoutfs-notifyd serves another mount: "+tt.want+": ") {
+				if status != 69 || w.out.Len() > 0 || !strings.Contains(w.errs.String(), "scoutfs-notifyd serves another mount: "+tt.want+": ") {
 					t.Errorf("exit status %d, output %q, errors %q", status, &w.out, &w.errs)
 				}
 			}
@@ -377,34 +377,35 @@ func TestStatTouchesNothing(t *testing.T) {
 
 func TestStatErrors(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		setup func(t *testing.T, w *statWorld) (arg string)
-		want  string
+		name   string
+		setup  func(t *testing.T, w *statWorld) (arg string)
+		status int
+		want   string
 	}{
-		{"other file system", func(t *testing.T, w *statWorld) string { return w.env.runDir }, "not a mounted ScoutFS"},
-		{"no such", func(t *testing.T, w *statWorld) string { return w.mount + "/none" }, "no such file"},
+		{"other file system", func(t *testing.T, w *statWorld) string { return w.env.runDir }, 69, "not a mounted ScoutFS"},
+		{"no such", func(t *testing.T, w *statWorld) string { return w.mount + "/none" }, 66, "no such file"},
 		{"a file", func(t *testing.T, w *statWorld) string {
 			write(t, w.mount+"/file", "")
 			return w.mount + "/file"
-		}, "neither a directory of a mounted ScoutFS nor a socket"},
+		}, 66, "neither a directory of a mounted ScoutFS nor a socket"},
 		{"bad state", func(t *testing.T, w *statWorld) string {
 			write(t, filepath.Join(filepath.Dir(w.socket), notify.StateName), `{"pid": "x"`)
 			return w.mount
-		}, "state.json"},
+		}, 1, "state.json"},
 		{"bad counter", func(t *testing.T, w *statWorld) string {
 			w.counters(t, "a", statMount, 1, 1, 1)
 			write(t, filepath.Join(w.env.sysfs, "a", "counters", "notify_emitted"), "many\n")
 			return w.mount
-		}, "notify_emitted"},
+		}, 1, "notify_emitted"},
 		{"no resources", func(t *testing.T, w *statWorld) string {
 			w.refuses(t, notify.EndResources)
 			return w.mount
-		}, "out of descriptors or memory: see journalctl"},
+		}, 69, "out of descriptors or memory: see journalctl"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newStatWorld(t)
 			arg := tt.setup(t, w)
-			if status := run(context.Background(), w.env, []string{"stat", arg}); status != 1 || !strings.Contains(w.errs.String(), tt.want) {
+			if status := run(context.Background(), w.env, []string{"stat", arg}); status != tt.status || !strings.Contains(w.errs.String(), tt.want) {
 				t.Errorf("exit status %d, errors %q", status, &w.errs)
 			}
 		})

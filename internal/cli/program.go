@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 )
 
@@ -17,7 +18,17 @@ const (
 	ExitOK      = 0
 	ExitFailure = 1
 	ExitUsage   = 64 // bad flags or arguments
+
+	ExitNoInput      = 66 // what is named does not exist, or is nothing that can be taken
+	ExitUnavailable  = 69 // nobody serves what is named
+	ExitNoPermission = 77
 )
+
+// Failure is an exit status of its own for some errors.
+type Failure struct {
+	Status int
+	Errors []error
+}
 
 // UsageError is about bad flags and arguments.
 type UsageError struct {
@@ -39,8 +50,11 @@ type Program struct {
 	Name    string
 	Usage   string // with a line for each command
 	Version string // that the linker was given
-	Stdout  io.Writer
-	Mounts  func() []string // the mount points that a shell can complete
+
+	Failures []Failure // of an error that is several the first counts
+
+	Stdout io.Writer
+	Mounts func() []string // the mount points that a shell can complete
 
 	// Command returns what a command runs, nil if there is no such command.
 	Command func(name string) func(args []string) error
@@ -135,5 +149,10 @@ func (p *Program) Status(stderr io.Writer, err error) int {
 		return ExitUsage
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", p.Name, Printable(err.Error()))
+	for _, f := range p.Failures {
+		if slices.ContainsFunc(f.Errors, func(e error) bool { return errors.Is(err, e) }) {
+			return f.Status
+		}
+	}
 	return ExitFailure
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,11 +42,12 @@ func TestProgram(t *testing.T) {
 		{args: "do", rest: []string{}, err: fmt.Errorf("write: %w", syscall.EPIPE), stdout: "0\n"},
 		{args: "do", rest: []string{}, err: context.Canceled, stdout: "0\n"},
 		{args: "do", rest: []string{}, err: errors.New("a\x1bb"), stdout: "0\n", status: ExitFailure, stderr: "try: a\\x1bb\n"},
+		{args: "do", rest: []string{}, err: fmt.Errorf("it: %w", io.EOF), stdout: "0\n", status: 69, stderr: "try: it: EOF\n"},
 		{args: "do", rest: []string{}, err: Usagef("do", "no"), stdout: "0\n", status: ExitUsage, stderr: "try: do: no\nTry 'try do -help'.\n"},
 	} {
 		var stdout, stderr strings.Builder
 		var got []string
-		p := Program{Name: "try", Usage: "Usage: try\n", Version: "1.2", Stdout: &stdout}
+		p := Program{Name: "try", Usage: "Usage: try\n", Version: "1.2", Stdout: &stdout, Failures: []Failure{{ExitNoInput, []error{io.ErrNoProgress}}, {ExitUnavailable, []error{io.ErrShortWrite, io.EOF}}}}
 		p.Command = func(name string) func([]string) error {
 			if name != "do" {
 				return nil

@@ -154,6 +154,13 @@ func TestManPages(t *testing.T) {
 			if want := slices.Sorted(maps.Keys(commands)); !slices.Equal(listed, want) {
 				t.Errorf("-help lists the commands %v, %s lists %v", want, p.page, listed)
 			}
+			if _, list, ok := strings.Cut(text, "\nExit status: "); ok {
+				said := submatches(`(?:^|[ \n])(\d+) (?:when|for|if)\b`, list)
+				documented := submatches(`(?m)^\.It (\d+)$`, section(t, page, "EXIT STATUS"))
+				if !slices.Equal(said, documented) {
+					t.Errorf("-help has the exit statuses %v, %s has %v", said, p.page, documented)
+				}
+			}
 			if len(commands) == 0 || strings.HasSuffix(p.page, ".8") { // one page
 				for _, of := range commands {
 					text += of
