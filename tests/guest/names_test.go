@@ -3,18 +3,14 @@
 package guest
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
 // access is what tail -json -paths -names says of one.
@@ -212,117 +208,5 @@ func TestPathsUnder(t *testing.T) {
 			}
 		}
 		stop()
-	}
-}
-
-// What is recorded, and what tail, top and replay make of it, are as many accesses and
-// bytes as the kernel counted, with the paths.
-func TestRecordTotals(t *testing.T) {
-	const files, reads, size = 20, 50, 3000
-	f := setup(t)
-	if err := os.Mkdir(f.path("dir"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for i := range files {
-		f.create(fmt.Sprintf("dir/%d", i), size)
-	}
-	f.startDaemon()
-	live := f.tail("-every", "1s")
-	live.until("hello")
-	file := filepath.Join(t.TempDir(), "access.rec")
-	rec := exec.Command(Command, "record", "-paths", "-count", fmt.Sprint(files*(reads+1)), file, f.dir)
-	var errs strings.Builder
-	rec.Stderr = &errs
-	if err := rec.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f.awaitClients(2)
-	bytes := uint64(0)
-	buf := make([]byte, 1000)
-	for i := range files {
-		fd, err := unix.Open(f.path(fmt.Sprintf("dir/%d", i)), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for j := range reads {
-			n, err := unix.Pread(fd, buf, int64(j*100%size))
-			if err != nil {
-				t.Fatal(err)
-			}
-			bytes += uint64(n)
-		}
-		unix.Close(fd)
-	}
-	if err := rec.Wait(); err != nil || !strings.Contains(errs.String(), "lost nothing") {
-		t.Fatalf("record: %v, %s", err, &errs)
-	}
-	emitted, dropped := f.counters()
-	if emitted != files*(reads+1) || dropped != 0 {
-		t.Fatalf("the kernel counted %d and %d", emitted, dropped)
-	}
-	want := access{Opens: files, Reads: files * reads, Bytes: bytes}
-
-	var fromLive access
-	for fromLive.Opens+fromLive.Reads < want.Opens+want.Reads {
-		var a access
-		if err := live.dec.Decode(&a); err != nil {
-			t.Fatal(err)
-		}
-		fromLive = access{Opens: fromLive.Opens + a.Opens, Reads: fromLive.Reads + a.Reads, Bytes: fromLive.Bytes + a.Bytes}
-	}
-	if fromLive.Opens != want.Opens || fromLive.Reads != want.Reads || fromLive.Bytes != want.Bytes {
-		t.Errorf("tail -every: %+v, want %+v", fromLive, want)
-	}
-
-	stdout, stderr, status := run(t, Command, "tail", "-json", "-paths", file)
-	if status != 0 {
-		t.Fatalf("tail: status %d, %s", status, stderr)
-	}
-	var got access
-	paths := 0
-	for dec := json.NewDecoder(strings.NewReader(stdout)); dec.More(); {
-		var a access
-		if err := dec.Decode(&a); err != nil {
-			t.Fatal(err)
-		}
-		switch a.Type {
-		case "open":
-			got.Opens++
-		case "read":
-			got.Reads++
-			got.Bytes += a.Length
-		default:
-			continue
-		}
-		switch {
-		case strings.HasPrefix(a.Path, "dir/"):
-			paths++
-		case a.PathError != "unknown": // it was not found in time
-			t.Errorf("no path: %+v", a)
-		}
-	}
-	t.Logf("%d of %d accesses have paths", paths, got.Opens+got.Reads)
-	if got.Opens != want.Opens || got.Reads != want.Reads || got.Bytes != want.Bytes {
-		t.Errorf("tail of the recording: %+v, want %+v", got, want)
-	}
-	stdout, stderr, status = run(t, Command, "top", "-json", file)
-	var table struct{ Sum access }
-	if err := json.Unmarshal([]byte(stdout), &table); err != nil || status != 0 || table.Sum.Opens != want.Opens || table.Sum.Reads != want.Reads || table.Sum.Bytes != want.Bytes {
-		t.Errorf("top: status %d, %v, %s%.300s, want %+v", status, err, stderr, stdout, want)
-	}
-}
-
-// awaitClients waits until the daemon has as many clients.
-func (f *fs) awaitClients(n int) {
-	f.t.Helper()
-	state := filepath.Join(filepath.Dir(notify.SocketPath(f.FSID)), notify.StateName)
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		st, err := notify.ReadState(state)
-		if err == nil && len(st.Clients) == n {
-			return
-		}
-		if time.Now().After(end) {
-			f.t.Fatalf("the daemon does not have %d clients: %+v, %v", n, st, err)
-		}
 	}
 }

@@ -199,7 +199,7 @@ func (h *Heatmap) foldTime() {
 // Draw is [Picture.Draw].
 func (h *Heatmap) Draw(w io.Writer, title string) error {
 	what := fmt.Sprintf("%s of %s read", size(h.bytes), h.filesText())
-	c := newCanvas(title, h.t.about(what), scaleStyle())
+	c := newCanvas(title, &h.t, what, h.bytes, scaleStyle())
 	var err error
 	if h.only {
 		err = h.drawOffsets(c)

@@ -314,7 +314,7 @@ const (
 // Draw is [Picture.Draw].
 func (u *Reuse) Draw(w io.Writer, title string) error {
 	what := fmt.Sprintf("%s read in blocks of %s", size(u.bytes), size(u.block))
-	c := newCanvas(title, u.t.about(what))
+	c := newCanvas(title, &u.t, what, u.bytes)
 	u.drawRatio(c)
 	u.drawTimes(c)
 	sample := "all blocks"

@@ -78,17 +78,19 @@ text { fill: #e6edf3 } .dim { fill: #9198a1 } .back { fill: #0d1117 } .frame { s
 // canvas is an SVG in the making.
 type canvas struct{ bytes.Buffer }
 
-// newCanvas starts a picture with its title and a line below it, and what sets of colours
-// it needs as classes.
-func newCanvas(title, about string, colours ...string) *canvas {
+// newCanvas starts a picture with its title and a line below it that says when what was
+// read, and what sets of colours it needs as classes. The exact sums are in its description:
+// bytes is what the picture shows.
+func newCanvas(title string, t *timeline, what string, bytes uint64, colours ...string) *canvas {
 	c := new(canvas)
 	c.printf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">`+"\n",
 		width, height, width, height, escape(title))
+	c.printf("<desc>opens %d, reads %d, bytes %d, %s</desc>\n", t.opens, t.reads, bytes, escape(t.losses()))
 	c.printf("<style>%s%s</style>\n", style, strings.Join(colours, ""))
 	c.printf(`<defs><pattern id="hatch" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" x1="0" y1="0" x2="0" y2="8"/></pattern></defs>` + "\n")
 	c.rect("back", 0, 0, width, height, "")
 	c.text("title", plotLeft, 34, title)
-	c.text("dim", plotLeft, 56, about)
+	c.text("dim", plotLeft, 56, t.about(what))
 	return c
 }
 

@@ -27,8 +27,9 @@ type timeline struct {
 	last  time.Time // that was told
 	lost  [maxColumns]bool
 
-	loss    notify.Lost // in all
-	records uint64
+	loss         notify.Lost // in all
+	records      uint64
+	opens, reads uint64 // of these
 }
 
 // add takes an event into account. For an access it returns its column, for others -1.
@@ -36,6 +37,12 @@ func (t *timeline) add(ev notify.Event) (column int) {
 	switch ev := ev.(type) {
 	case *notify.Record:
 		t.records++
+		switch ev.Type {
+		case notify.TypeOpen:
+			t.opens++
+		case notify.TypeRead:
+			t.reads++
+		}
 		column = t.column(ev.Time())
 		t.told(ev.Time())
 		return column

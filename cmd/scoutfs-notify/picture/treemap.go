@@ -164,7 +164,7 @@ func (f *folder) newest() time.Time {
 func (m *Treemap) Draw(w io.Writer, title string) error {
 	m.root.add()
 	what := fmt.Sprintf("%s read in %s", size(m.root.sum), count(uint64(max(m.folders, 1)), "folder", "folders"))
-	c := newCanvas(title, m.t.about(what), scaleStyle(), labelStyle)
+	c := newCanvas(title, &m.t, what, m.root.sum, scaleStyle(), labelStyle)
 	d := mapDrawing{t: m}
 	if m.root.sum > 0 {
 		d.divide(m.root, "", plotLeft-60, plotTop-10, plotWidth+60, plotHeight+30)

@@ -104,7 +104,7 @@ func (w *Who) Draw(out io.Writer, title string) error {
 		}
 		all = append(all[:min(shownUsers, len(all))], &rest)
 	}
-	c := newCanvas(title, w.t.about(what), userStyle)
+	c := newCanvas(title, &w.t, what, w.bytes, userStyle)
 	w.drawBars(c, all)
 	w.t.drawLost(c)
 	c.rect("frame", plotLeft, plotTop, plotWidth, plotHeight, "")
