@@ -35,7 +35,9 @@ var ErrUnknown = errors.New("not known in time")
 
 // Limits of the paths. Variables, for tests to change.
 var (
-	// patience is how long whoever asks waits.
+	// patience is how long whoever asks waits, and how much of the time at once. On average
+	// it is half of the time at most: a stream of files that nobody knows goes on at half
+	// speed, instead of being lost while it waits for their names.
 	patience = 500 * time.Millisecond
 
 	// holdTime is how long the file system is open in one go, and idleTime how long it
@@ -63,6 +65,9 @@ const (
 	// that can be opened, has half as many.
 	maxDepth = 2048
 
+	// maxLater is how many inodes are kept to be asked about when there is time.
+	maxLater = 1 << 12
+
 	// maxChanges is how many changes are looked at in one go.
 	maxChanges = 1024
 )
@@ -84,12 +89,17 @@ type Paths struct {
 	open  func() (tree, error)
 	now   func() time.Time
 	asked chan question
+	later chan uint64 // inodes that nobody waits for
 	done  chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	cache   *cache
 	pending int  // questions that were not answered yet
 	stalled bool // one of them is overdue
+
+	queued  map[uint64]struct{} // what is in later
+	allowed time.Duration       // to be waited, as of since
+	since   time.Time
 }
 
 // component is what is known about one inode.
@@ -102,7 +112,7 @@ type component struct {
 // question is an inode whose component is wanted.
 type question struct {
 	ino      uint64
-	answered chan<- struct{}
+	answered chan<- struct{} // nil if nobody waits
 }
 
 // NewPaths finds paths in the file system on a device, as a [notify.Hello] names it.
@@ -117,7 +127,10 @@ func NewPaths(dev notify.Device) *Paths {
 }
 
 func newPaths(open func() (tree, error), size int) *Paths {
-	p := &Paths{open: open, now: time.Now, asked: make(chan question, 1), done: make(chan struct{}), cache: newCache(size)}
+	p := &Paths{
+		open: open, now: time.Now, asked: make(chan question, 1), later: make(chan uint64, maxLater), done: make(chan struct{}),
+		cache: newCache(size), queued: make(map[uint64]struct{}), allowed: patience, since: time.Now(),
+	}
 	go p.work()
 	return p
 }
@@ -187,15 +200,16 @@ func (p *Paths) climb(ctx context.Context, ino uint64, f func(notify.Link) bool)
 
 // component returns what an inode is called, and where.
 func (p *Paths) component(ctx context.Context, ino uint64) (notify.Link, error) {
-	c, known, ask := p.known(ino)
+	c, known, wait := p.known(ino)
 	if known {
 		return c.Link, c.err
 	}
-	if !ask {
+	if wait <= 0 {
 		return notify.Link{}, ErrUnknown
 	}
+	defer p.waited(time.Now())
 	answered := make(chan struct{})
-	overdue := time.NewTimer(patience)
+	overdue := time.NewTimer(wait)
 	defer overdue.Stop()
 	select {
 	case p.asked <- question{ino, answered}:
@@ -224,20 +238,38 @@ func (p *Paths) stall(unasked int) {
 	p.stalled = p.pending > 0 // or the answer came just now
 }
 
-// known returns what is known about an inode. If nothing is, ask is whether the caller is
-// to ask, which counts as pending then; while a question is overdue there is no use in it.
-func (p *Paths) known(ino uint64) (c component, known, ask bool) {
+// known returns what is known about an inode. If nothing is, wait is how long the caller is
+// to wait for an answer, and its question counts as pending then. While a question is
+// overdue there is no use in it, and when too much was waited no time: then it is 0, and the
+// inode is asked about later.
+func (p *Paths) known(ino uint64) (c component, known bool, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, known = p.cache.get(ino)
 	if known && p.now().Before(c.until) {
-		return c, true, false
+		return c, true, 0
 	}
-	if p.stalled {
-		return c, false, false
+	now := time.Now()
+	p.allowed, p.since = min(p.allowed+now.Sub(p.since)/2, patience), now
+	if !p.stalled && p.allowed > 0 {
+		p.pending++
+		return c, false, p.allowed
 	}
-	p.pending++
-	return c, false, true
+	if _, ok := p.queued[ino]; !ok {
+		select {
+		case p.later <- ino:
+			p.queued[ino] = struct{}{}
+		default: // it will be accessed again
+		}
+	}
+	return c, false, 0
+}
+
+// waited says that somebody has waited from a time until now.
+func (p *Paths) waited(from time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.allowed -= time.Since(from)
 }
 
 // lookUp returns what is known about an inode.
@@ -252,13 +284,31 @@ func (p *Paths) lookUp(ino uint64) (c component, known bool) {
 func (p *Paths) work() {
 	var w watch
 	for {
-		select {
-		case q := <-p.asked:
-			p.session(&w, q)
-		case <-p.done:
+		q, ok := p.question(nil)
+		if !ok {
 			return
 		}
+		p.session(&w, q)
 	}
+}
+
+// question waits for the next question, first for one that somebody waits for. ok is false
+// when there is none, or none before a timer runs out, if that is not nil.
+func (p *Paths) question(timer <-chan time.Time) (q question, ok bool) {
+	select {
+	case q = <-p.asked:
+		return q, true
+	default:
+	}
+	select {
+	case q = <-p.asked:
+		return q, true
+	case ino := <-p.later:
+		return question{ino: ino}, true
+	case <-timer:
+	case <-p.done:
+	}
+	return q, false
 }
 
 // session answers a question, and those that come while the file system is open for it.
@@ -274,18 +324,38 @@ func (p *Paths) session(w *watch, q question) {
 		if err == nil {
 			w.look(p, t)
 		}
-		p.answer(t, err, q)
+		if q.answered != nil {
+			p.answer(t, err, q)
+		} else {
+			p.learn(t, err, q.ino)
+		}
 		if err != nil || !p.now().Before(end) {
 			return
 		}
 		idle.Reset(idleTime)
-		select {
-		case q = <-p.asked:
-		case <-idle.C:
-			return
-		case <-p.done:
+		var ok bool
+		if q, ok = p.question(idle.C); !ok {
 			return
 		}
+	}
+}
+
+// learn finds the components of a path that nobody waits for, as long as nobody waits for
+// another.
+func (p *Paths) learn(t tree, err error, ino uint64) {
+	p.mu.Lock()
+	delete(p.queued, ino)
+	p.mu.Unlock()
+	for range maxDepth {
+		c, known := p.lookUp(ino)
+		if !known {
+			p.answer(t, err, question{ino: ino})
+			c, known = p.lookUp(ino)
+		}
+		if !known || c.err != nil || c.Dir == notify.RootIno || len(p.asked) > 0 {
+			return
+		}
+		ino = c.Dir
 	}
 }
 
@@ -305,10 +375,12 @@ func (p *Paths) answer(t tree, err error, q question) {
 	}
 	p.mu.Lock()
 	p.cache.put(q.ino, c)
-	p.pending--
 	p.stalled = false
+	if q.answered != nil {
+		p.pending--
+		defer close(q.answered)
+	}
 	p.mu.Unlock()
-	close(q.answered)
 }
 
 // forget drops what is known about inodes.

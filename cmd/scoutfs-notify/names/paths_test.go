@@ -272,10 +272,51 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	expect(t, p, 7, "7", nil)
+	for end := time.Now().Add(10 * time.Second); p.Path(context.Background(), 7).Text != "7"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("inode 7 gets no name")
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := p.cache.len(); n < 50 || n > 100 {
 		t.Errorf("the cache has %d entries", n)
+	}
+}
+
+// A file system that takes a while for each of many files holds nobody up for more than half
+// of the time, and the names come meanwhile.
+func TestBusy(t *testing.T) {
+	defer func(d time.Duration) { patience = d }(patience)
+	patience = 100 * time.Millisecond
+	const files = 100
+	f := newFakeFS()
+	f.links[2] = notify.Link{Dir: 1, Name: "folder"}
+	for i := range uint64(files) {
+		f.links[10+i] = notify.Link{Dir: 2, Name: fmt.Sprint(i)}
+	}
+	// To wait for all takes a second; 200 milliseconds are what it may wait.
+	p := newPaths(func() (tree, error) { return &slowFS{f, 10 * time.Millisecond}, nil }, 1000)
+	defer p.Close()
+	end := time.Now().Add(30 * time.Second)
+	for rounds := 1; ; rounds++ {
+		named := 0
+		for i := range uint64(files) {
+			switch got := p.Path(context.Background(), 10+i); {
+			case got.Err == nil && got.Text == fmt.Sprintf("folder/%d", i):
+				named++
+			case !errors.Is(got.Err, ErrUnknown):
+				t.Fatalf("%+v", got)
+			}
+		}
+		switch {
+		case rounds == 1 && (named == 0 || named > files/2):
+			t.Errorf("%d of %d files are named at once", named, files)
+		case named == files:
+			return
+		case time.Now().After(end):
+			t.Fatalf("%d of %d files are named in the end", named, files)
+		}
+		time.Sleep(time.Millisecond) // what else there is to do
 	}
 }

@@ -28,8 +28,8 @@ type Picture interface {
 }
 
 // Names say what the numbers in records stand for, "" if it is not known. They are asked
-// from within [Picture.Add], and not for each record. A function that is nil knows
-// nothing.
+// from within [Picture.Add], and not again for each record of what is known. A function that
+// is nil knows nothing.
 type Names struct {
 	Path func(ino uint64) string // of a file, from the root of the file system
 	User func(uid uint32) string

@@ -64,8 +64,10 @@ func (m *Treemap) Add(ev notify.Event) {
 		if len(m.files) >= maxFiles {
 			clear(m.files) // names are asked for again
 		}
-		f = m.folder(r.Ino)
-		m.files[r.Ino] = f
+		var known bool
+		if f, known = m.folder(r.Ino); known {
+			m.files[r.Ino] = f
+		}
 	}
 	f.own += r.Length
 	if at := r.Time(); at.After(f.last) {
@@ -73,18 +75,18 @@ func (m *Treemap) Add(ev notify.Event) {
 	}
 }
 
-// folder finds the folder of a file.
-func (m *Treemap) folder(ino uint64) *folder {
+// folder finds the folder of a file. If its path is not known yet, it may be later.
+func (m *Treemap) folder(ino uint64) (f *folder, known bool) {
 	path := m.names.path(ino)
 	if path == "" {
-		return m.child(m.child(m.root, "path not known"), "inode "+strconv.FormatUint(ino, 10))
+		return m.child(m.child(m.root, "path not known"), "inode "+strconv.FormatUint(ino, 10)), false
 	}
-	f := m.root
+	f = m.root
 	parts := strings.Split(path, "/")
 	for _, name := range parts[:len(parts)-1] {
 		f = m.child(f, name)
 	}
-	return f
+	return f, true
 }
 
 // child returns a folder in another, which is the other one if there are too many.
