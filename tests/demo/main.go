@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -78,6 +79,10 @@ func host(ctx context.Context, version string) error {
 	c.Timeout = 10 * time.Minute
 	c.Log = filepath.Join(logs, "demo.log")
 	out := &watch{w: os.Stdout}
+	root, err := repo.Root()
+	if err != nil {
+		return err
+	}
 	c.Output = out
 	fmt.Printf("Booting Linux %s with %s; this takes a few seconds.\n\n", k.Version, what)
 	res, err := vm.Boot(ctx, c)
@@ -90,9 +95,33 @@ func host(ctx context.Context, version string) error {
 	if !out.done {
 		return fmt.Errorf("the machine ended without a summary (its log is %s)", c.Log)
 	}
+	if err := keep(ctx, filepath.Join(root, "bin"), out.recording); err != nil {
+		return err
+	}
 	fmt.Printf("\nThe machine ran for %.0f s; the whole demo took %.0f s.\n",
 		res.Elapsed.Seconds(), time.Since(start).Seconds())
+	fmt.Print(afterwards)
 	return nil
+}
+
+// afterwards says what to do with the recording.
+const afterwards = `
+It was recorded, and that can be looked at:
+  bin/scoutfs-notify top bin/demo.rec
+  bin/scoutfs-notify tail -paths bin/demo.rec
+  bin/scoutfs-notify picture heatmap -o bin/demo.svg bin/demo.rec
+`
+
+// keep writes the recording to a folder, and the command that reads it.
+func keep(ctx context.Context, dir string, recording []byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := vm.BuildProgram(ctx, "./cmd/scoutfs-notify", filepath.Join(dir, "scoutfs-notify")); err != nil {
+		return err
+	}
+	// As the command makes recordings: they say who read what.
+	return os.WriteFile(filepath.Join(dir, "demo.rec"), recording, 0o600)
 }
 
 // addPrograms builds the machine's programs in the folder bin.
@@ -146,21 +175,40 @@ func machine(ctx context.Context, k *vm.KernelTree, version string) (vm.Config, 
 // lastLine ends the summary, and so shows that there was one.
 const lastLine = "Everything that was opened and read has been accounted for."
 
-// watch passes on what the machine prints, and notes whether it got to lastLine.
+// recordingMark begins the lines with the recording, in Base64.
+const recordingMark = "recording "
+
+// watch passes on the lines that the machine prints, notes whether it got to lastLine, and
+// keeps the recording.
 type watch struct {
-	w    io.Writer
-	line bytes.Buffer
-	done bool
+	w         io.Writer
+	line      bytes.Buffer
+	done      bool
+	recording []byte
 }
 
 func (w *watch) Write(b []byte) (int, error) {
 	for _, c := range b {
+		w.line.WriteByte(c)
 		if c != '\n' {
-			w.line.WriteByte(c)
 			continue
 		}
-		w.done = w.done || strings.Contains(w.line.String(), lastLine)
+		err := w.take(w.line.String())
 		w.line.Reset()
+		if err != nil {
+			return 0, err
+		}
 	}
-	return w.w.Write(b)
+	return len(b), nil
+}
+
+func (w *watch) take(line string) error {
+	if text, ok := strings.CutPrefix(line, recordingMark); ok {
+		part, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+		w.recording = append(w.recording, part...)
+		return err
+	}
+	w.done = w.done || strings.Contains(line, lastLine)
+	_, err := io.WriteString(w.w, line)
+	return err
 }

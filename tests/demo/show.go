@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,6 +73,10 @@ func show() error {
 	if err != nil {
 		return err
 	}
+	record, err := d.startRecord()
+	if err != nil {
+		return err
+	}
 	tail := exec.Command(guest.Command, "tail", guest.MountPoint)
 	if err := d.follow(tail); err != nil {
 		return err
@@ -82,7 +88,46 @@ func show() error {
 	if err := d.runStorm(daemon); err != nil {
 		return err
 	}
-	return d.summary(daemon, tail)
+	return d.summary(daemon, tail, record)
+}
+
+// recordingPath is where the recording is in the machine.
+const recordingPath = "/tmp/demo.rec"
+
+// startRecord starts to record, and returns once that is a client of the daemon.
+func (d *demo) startRecord() (*exec.Cmd, error) {
+	record := exec.Command(guest.Command, "record", "-paths", recordingPath, guest.MountPoint)
+	if err := record.Start(); err != nil {
+		return nil, err
+	}
+	state := filepath.Join(filepath.Dir(notify.SocketPath(d.mount.FSID)), notify.StateName)
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		st, err := notify.ReadState(state)
+		switch {
+		case err == nil && len(st.Clients) == 1:
+			return record, nil
+		case time.Now().After(end):
+			return nil, errors.New("scoutfs-notify record does not become a client of the daemon")
+		}
+	}
+}
+
+// printRecording ends the recording and prints it for the host.
+func printRecording(record *exec.Cmd) error {
+	if err := record.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	if err := record.Wait(); err != nil {
+		return fmt.Errorf("scoutfs-notify record: %w", err)
+	}
+	b, err := os.ReadFile(recordingPath)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(b, 720) {
+		fmt.Printf("%s%s\n", recordingMark, base64.StdEncoding.EncodeToString(part))
+	}
+	return nil
 }
 
 // runWorkload runs the workload and shows what tail prints for each command.
@@ -136,7 +181,7 @@ func (d *demo) runStorm(daemon *exec.Cmd) error {
 
 // summary ends the demo: it shows that the counts agree, and that umount works with
 // everything running.
-func (d *demo) summary(daemon, tail *exec.Cmd) error {
+func (d *demo) summary(daemon, tail, record *exec.Cmd) error {
 	var n [3]uint64
 	for i, name := range []string{"notify_emitted", "notify_dropped_ring_full", "notify_reader_attached"} {
 		var err error
@@ -174,6 +219,9 @@ Summary
 		took.Round(time.Millisecond))
 	if d.lost != dropped || d.opens+d.reads+d.early != emitted {
 		return errors.New("these counts do not agree")
+	}
+	if err := printRecording(record); err != nil {
+		return err
 	}
 	fmt.Println(lastLine)
 	return nil

@@ -108,6 +108,7 @@ func newLife(t *testing.T, dir string, device int) *life {
 		}
 	})
 	f.earlier = len(f.errors())
+	// Before anything was mounted there: systemd knows no unit of the mount yet.
 	systemctl(t, "enable", "--now", f.unit)
 	f.waits()
 	return f
