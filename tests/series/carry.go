@@ -46,6 +46,7 @@ type step struct {
 	patch   *series.Patch // what was applied, without the hunks that were left out
 	leftOut []string
 	merged  bool // the context differed and git merged it
+	again   bool // git resolved a conflict as a person did before
 }
 
 // notes returns what a person should know about the step.
@@ -54,7 +55,9 @@ func (s *step) notes() []string {
 	for _, l := range s.leftOut {
 		all = append(all, fmt.Sprintf("%s: left out the change to %s, which is gone", s.patch.Name, l))
 	}
-	if s.merged {
+	if s.again {
+		all = append(all, fmt.Sprintf("%s: did not apply, the conflict was resolved as it was before; read the result", s.patch.Name))
+	} else if s.merged {
 		all = append(all, fmt.Sprintf("%s: did not apply unchanged, git merged it; read the result", s.patch.Name))
 	}
 	return all
@@ -89,6 +92,10 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 		// git am only waits after a conflict.
 		if ctx.Err() != nil || c.inProgress() != "am" {
 			return s, fmt.Errorf("apply %s: %w", s.patch.Name, err)
+		}
+		if s.again = c.resolved(ctx); s.again { // git rerere, see rebase.remember
+			_, err := c.git(ctx, "am", "--continue")
+			return s, err
 		}
 		return s, fmt.Errorf("%s: %w\n%w", s.patch.Name, errConflict, err)
 	}

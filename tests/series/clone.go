@@ -182,11 +182,26 @@ func (c *clone) am(ctx context.Context, p *series.Patch, threeWay bool) error {
 
 // conflicts names the files with conflicts, " in a.c and b.c", or returns "".
 func (c *clone) conflicts(ctx context.Context) string {
-	out, err := c.git(ctx, "diff", "--name-only", "--diff-filter=U")
-	if err != nil || out == "" {
-		return ""
+	if files := c.conflicting(ctx); len(files) > 0 {
+		return " in " + strings.Join(files, " and ")
 	}
-	return " in " + strings.ReplaceAll(out, "\n", " and ")
+	return ""
+}
+
+// resolved reports whether git has resolved all conflicts of an am that waits, as
+// rerere.autoupdate has it do. An am that waits for another reason has nothing staged.
+func (c *clone) resolved(ctx context.Context) bool {
+	staged, err := c.git(ctx, "diff", "--cached", "--name-only")
+	return err == nil && staged != "" && len(c.conflicting(ctx)) == 0
+}
+
+// conflicting returns the files with conflicts.
+func (c *clone) conflicting(ctx context.Context) []string {
+	out, err := c.git(ctx, "diff", "--name-only", "--diff-filter=U")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(out)
 }
 
 // export returns the commits after base, a commit's id, as the series for a release or

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,6 +137,16 @@ func TestMainStaysInStep(t *testing.T) {
 		}
 		contains(t, out, "main: PROBLEM: kmod/src/notify.c differs from that of v1.2")
 	}
+}
+
+// TestProject checks the project's own series as far as that needs no source: form,
+// interface, and that main's adds what the releases' do.
+func TestProject(t *testing.T) {
+	var out, errs bytes.Buffer
+	if status := execute(t.Context(), []string{"check", "-src", ""}, &out, &errs); status != 0 {
+		t.Errorf("series check: exit status %d\n%s%s", status, &out, &errs)
+	}
+	contains(t, out.String(), "main: 3 patches are good")
 }
 
 // TestRealTip makes a release of the tip of real upstream's main, one commit further, and

@@ -194,12 +194,49 @@ func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 		}
 	})
 	if errors.Is(err, errConflict) {
-		return b.person("%v\n%s: resolve it, git add, then git am --continue", err, to)
+		return b.person("%v\n%s%s: resolve it, git add, then git am --continue", err, b.sides(ctx), to)
 	}
 	if err != nil {
 		return err
 	}
 	return b.finish(ctx)
+}
+
+// sides says, in lines, what upstream changed in each file with a conflict, and why.
+func (b *rebase) sides(ctx context.Context) string {
+	var all strings.Builder
+	for _, file := range b.c.conflicting(ctx) {
+		out, err := b.c.git(ctx, "log", "--no-merges", "--format=%h %s", b.r.commits[0]+".."+b.base, "--", file)
+		if err != nil {
+			out = err.Error()
+		}
+		fmt.Fprintf(&all, "%s: upstream's commits to %s, the newest first (git show has their reasons):\n", b.to, file)
+		for line := range strings.Lines(out) {
+			fmt.Fprintf(&all, "  %s\n", strings.TrimSpace(line))
+		}
+	}
+	return all.String()
+}
+
+// remember has git keep how a person resolves a conflict, beside the clones, and do the
+// same when it comes again: after RESTART=1, or at the next release.
+func (b *rebase) remember(ctx context.Context, c *clone) error {
+	kept, err := filepath.Abs(filepath.Join(b.work, "rr-cache"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(kept, filepath.Join(c.dir, ".git", "rr-cache")); err != nil {
+		return err
+	}
+	for _, key := range []string{"rerere.enabled", "rerere.autoUpdate"} {
+		if _, err := c.git(ctx, "config", "--local", key, "true"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // person reports what a person has to do, where, and how to go on.
@@ -270,6 +307,9 @@ func (b *rebase) create(ctx context.Context) (*clone, error) {
 		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", b.to, err, b.src)
 	} else if b.base, err = c.commit(ctx, "HEAD"); err == nil {
 		_, err = c.git(ctx, "config", "--local", baseKey, b.base)
+	}
+	if err == nil {
+		err = b.remember(ctx, c)
 	}
 	if err == nil { // last: without it the clone is not whole
 		_, err = c.git(ctx, "config", "--local", markKey, b.r.mark())

@@ -113,7 +113,8 @@ func TestRebaseConflict(t *testing.T) {
 	if status != 1 {
 		t.Errorf("exit status %d, not 1", status)
 	}
-	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not apply", "kmod/src/file.c", "git am --continue")
+	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not apply", "kmod/src/file.c", "git am --continue",
+		"upstream's commits to kmod/src/file.c", " v1.3\n", " v1.2\n")
 
 	if out, status = u.run(args...); status != 1 {
 		t.Errorf("exit status %d while git am waits, not 1", status)
@@ -147,6 +148,18 @@ func TestRebaseConflict(t *testing.T) {
 	}
 	contains(t, u.must(args...), "3 patches written")
 	contains(t, u.must("check"), "v1.3: 3 patches are good")
+
+	// The same conflict is the person's no more: neither in a new clone, nor at the next
+	// release.
+	before := u.read("v1.3", "0002")
+	contains(t, u.must(append(args, "-restart")...), "the conflict was resolved as it was before; read the result", "3 patches written")
+	if u.read("v1.3", "0002") != before {
+		t.Error("it was resolved in another way")
+	}
+	u.commit("v1.4", map[string]string{"README": "x\n"})
+	u.git("tag", "v1.4")
+	contains(t, u.must("rebase", "-from", "v1.1", "-to", "v1.4"), "resolved as it was before", "3 patches written")
+	contains(t, u.must("check"), "v1.4: 3 patches are good")
 }
 
 // stuck starts a rebase from v1.1 to v1.2 that needs a person, and returns its clone.
