@@ -37,6 +37,7 @@ type fakeRing struct {
 	dropped uint64
 	settled bool // the last drain found nothing
 	mute    bool // Range does not know
+	real    bool // records have the time, and inodes that are the mount's own
 	mount   notify.Mount
 	gone    bool
 	failure error   // for Drain to return
@@ -98,7 +99,12 @@ func (f *fakeRing) emitLocked(n int) {
 		if len(f.recs) == 0 {
 			unix.Write(f.w, f.token[:])
 		}
-		f.recs = append(f.recs, record(f.seq))
+		rec := record(f.seq)
+		if f.real {
+			rec.TimeNS = uint64(time.Now().UnixNano())
+			rec.Ino = f.seq | uint64(f.mount.RID)<<32
+		}
+		f.recs = append(f.recs, rec)
 		f.emitted++
 	}
 }

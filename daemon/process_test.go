@@ -52,6 +52,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// ringOf has the RID and the last number of a fake ring's mount, if it is not the usual one.
+// The index's tests set it.
+const ringOf = "SCOUTFS_NOTIFYD_TEST_RING"
+
 // daemonProcess runs the daemon as Main does, with a fake ring. Each line of standard
 // input is an order for the ring, which answers with a line when it is done.
 func daemonProcess() int {
@@ -59,6 +63,13 @@ func daemonProcess() int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitFailure
+	}
+	if of := os.Getenv(ringOf); of != "" {
+		ring.real = true
+		if _, err := fmt.Sscan(of, (*uint64)(&ring.mount.RID), &ring.seq); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return exitFailure
+		}
 	}
 	sys := &fakeSystem{ring: ring}
 	var table *fakeTable
@@ -82,6 +93,8 @@ func daemonProcess() int {
 			case "emit":
 				ring.emitAll(n)
 				ring.settle()
+			case "access": // whether there is room or not
+				ring.emit(n)
 			case "mount":
 				table.set(mounted(30, n, "scoutfs"))
 			case "unmount":

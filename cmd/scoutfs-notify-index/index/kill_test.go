@@ -24,7 +24,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-const testFSID = notify.ID(0xabcdef)
+const testFSID = notify.ID(0x0123456789abcdef) // as in the tests of the daemon
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv("INDEX_TEST_SOCKET"); socket != "" {
@@ -39,7 +39,9 @@ func TestMain(m *testing.M) {
 func child(socket, dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	s, err := Open(dir, testFSID, Limits{Inodes: 16, Flush: time.Millisecond})
+	limits := Limits{Flush: time.Millisecond}
+	fmt.Sscan(os.Getenv("INDEX_TEST_INODES"), &limits.Inodes)
+	s, err := Open(dir, testFSID, limits)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -87,6 +89,7 @@ type world struct {
 	rnd    *rand.Rand
 	socket string
 	dir    string
+	inodes int // that the index keeps in memory
 
 	now   time.Time
 	mount int
@@ -286,7 +289,7 @@ func (w *world) awaitRead() {
 
 func (w *world) startIndex() {
 	w.index = exec.Command(os.Args[0])
-	w.index.Env = append(os.Environ(), "INDEX_TEST_SOCKET="+w.socket, "INDEX_TEST_DIR="+w.dir)
+	w.index.Env = append(os.Environ(), "INDEX_TEST_SOCKET="+w.socket, "INDEX_TEST_DIR="+w.dir, fmt.Sprint("INDEX_TEST_INODES=", w.inodes))
 	w.index.Stderr = os.Stderr
 	if err := w.index.Start(); err != nil {
 		w.t.Fatal(err)
@@ -358,7 +361,7 @@ func TestKill(t *testing.T) {
 	dir := filepath.Dir(memoryDir(t))
 	w := &world{
 		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), socket: filepath.Join(dir, notify.SocketName), dir: filepath.Join(dir, "store"),
-		now: time.UnixMilli(1_700_000_000_000), conns: make(chan *net.UnixConn, 100),
+		inodes: 16, now: time.UnixMilli(1_700_000_000_000), conns: make(chan *net.UnixConn, 100),
 	}
 	defer func() {
 		if w.index != nil {
