@@ -65,7 +65,7 @@ func runLast(ctx context.Context, env *environment, args []string) error {
 		if asJSON {
 			err = enc.Encode(objectOf(&e, seen, file, certain))
 		} else {
-			_, err = fmt.Fprint(env.stdout, describe(file, &e, seen, doubts))
+			_, err = fmt.Fprint(env.stdout, describe(file, &e, seen, index.Latest(views, e.Last), doubts))
 		}
 		if err != nil {
 			return err
@@ -97,7 +97,7 @@ func inodeOf(mount, file string, isIno bool) (uint64, error) {
 }
 
 // describe returns the lines about a file.
-func describe(file string, e *index.Entry, seen bool, doubts []index.Doubt) string {
+func describe(file string, e *index.Entry, seen bool, latest index.Millis, doubts []index.Doubt) string {
 	text := cli.Printable(file) + ": not accessed while observed\n"
 	if seen {
 		what := "opened"
@@ -106,6 +106,9 @@ func describe(file string, e *index.Entry, seen bool, doubts []index.Doubt) stri
 		}
 		text = fmt.Sprintf("%s: last %s %v by uid %d gid %d pid %d; %d opens, %d reads, %d bytes since %v\n",
 			cli.Printable(file), what, e.Last, e.UID, e.GID, e.PID, e.Opens, e.Reads, e.Bytes, e.First)
+	}
+	if seen && latest > e.Last {
+		text += fmt.Sprintf("  the clock was set since: it was at %v at the latest\n", latest)
 	}
 	for i := range doubts {
 		sure := "certain since then"

@@ -65,7 +65,10 @@ type indexNode struct {
 	Records   uint64
 	Excluded  uint64
 	Gaps      []struct{ Unknown bool }
-	Samples   []struct{ Time, Seq uint64 }
+	Steps     []struct {
+		By time.Duration `json:"by_ns"`
+	}
+	Samples []struct{ Time, Seq uint64 }
 }
 
 // await waits until the index's store is as it should be.
@@ -281,6 +284,75 @@ func TestIndexCold(t *testing.T) {
 	check("after a gap")
 	if got, stderr := f.coldFiles(mark, "-certain"); len(got) > 0 || !strings.Contains(stderr, "nothing is certain") {
 		t.Errorf("after a gap these are certainly cold: %q\n%s", got, stderr)
+	}
+	x.stop()
+}
+
+// The clock is set while the index follows. What was accessed while it was behind is not
+// cold, though its time is long ago, and "last" says so; what was accessed while it was ahead
+// is warm. All is certain all the same: nothing was missed.
+func TestIndexClock(t *testing.T) {
+	f := setup(t)
+	if isScoutFS() {
+		f.clear()
+	}
+	for _, name := range []string{"before", "behind", "ahead", "after", "cold"} {
+		f.create(name, 4096)
+	}
+	unix.Sync()
+	f.startDaemon()
+	x := f.startIndex()
+	f.await("the daemon", func(n *indexNode) bool { return n.Connected && (len(n.Samples) > 0 || !isScoutFS()) })
+	time.Sleep(10 * time.Millisecond)
+	mark := time.Now()
+
+	const step = 10 * 24 * time.Hour
+	skew := time.Duration(0)
+	t.Cleanup(func() { setClock(t, -skew) })
+	steps, records := 0, uint64(0)
+	set := func(by time.Duration) {
+		t.Helper()
+		setClock(t, by)
+		skew += by
+		steps++
+		f.await(fmt.Sprint("step ", steps), func(n *indexNode) bool {
+			return len(n.Steps) == steps && (n.Steps[steps-1].By-by).Abs() < time.Second
+		})
+	}
+	read := func(name string) {
+		t.Helper()
+		f.read(name)
+		records += 2 // the open, too
+		f.await("the read of "+name, func(n *indexNode) bool { return n.Records >= records })
+	}
+	read("before")
+	set(-step)
+	read("behind")
+	set(step)
+	set(step)
+	read("ahead")
+	set(-step)
+	read("after")
+	n := f.await("now", func(n *indexNode) bool { return time.Since(time.UnixMilli(n.Told)).Abs() < 20*time.Second })
+	if len(n.Gaps) != 0 {
+		t.Errorf("gaps: %+v", n.Gaps)
+	}
+	for name, want := range map[string]time.Duration{"before": 0, "behind": -step, "ahead": step, "after": 0} {
+		last, _, _, certain := f.last(name)
+		if at := last.Sub(mark) - want; at < 0 || at > patience || !certain {
+			t.Errorf("%s: last accessed at %v, certain %v", name, last, certain)
+		}
+	}
+	stdout, stderr, status := run(t, Command, "last", f.dir, f.path("behind"))
+	if _, late, ok := strings.Cut(stdout, "the clock was set since: it was at "); !ok || status != 0 {
+		t.Errorf("last behind: status %d\n%s%s", status, stdout, stderr)
+	} else if at, err := time.Parse(time.RFC3339, strings.Fields(late)[0]); err != nil || at.Before(mark.Truncate(time.Second)) {
+		t.Errorf("last behind: %v, %v, and it was after %v\n%s", at, err, mark, stdout)
+	}
+	if isScoutFS() {
+		if got, stderr := f.coldFiles(mark, "-certain"); !slices.Equal(got, []string{"cold"}) {
+			t.Errorf("certainly cold are %q\n%s", got, stderr)
+		}
 	}
 	x.stop()
 }

@@ -63,7 +63,7 @@ func Cold(views []*View, cutoff Millis, walk Walk, f func(e *Entry, seen bool) e
 			return nil // deleted, or written since
 		}
 		inos = inos[1:]
-		if latest(views, e.Last) >= cutoff {
+		if Latest(views, e.Last) >= cutoff {
 			return nil
 		}
 		return f(e, true)
@@ -95,8 +95,9 @@ func newestBefore(views []*View, cutoff Millis) (seq uint64, err error) {
 	return seq, nil
 }
 
-// latest returns when an access can have been at the latest that some store has at t.
-func latest(views []*View, t Millis) Millis {
+// Latest returns when an access can have been at the latest that some store has at t: the
+// clock may have been behind, and set later.
+func Latest(views []*View, t Millis) Millis {
 	out := t
 	for _, v := range views {
 		for i := range v.Nodes {
