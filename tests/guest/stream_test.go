@@ -246,7 +246,7 @@ func TestOtherMount(t *testing.T) {
 	defer unix.Unmount(second, 0)
 	for _, args := range [][]string{{"stat"}, {"stat", "-json"}, {"tail"}, {"top"}} {
 		stdout, stderr, status := run(t, append(append([]string{Command}, args...), second)...)
-		if status != 1 || stdout != "" || !strings.Contains(stderr, "scoutfs-notifyd serves another mount") {
+		if status != 69 || stdout != "" || !strings.Contains(stderr, "scoutfs-notifyd serves another mount") {
 			t.Errorf("%v: status %d, %s%s", args, status, stdout, stderr)
 		}
 	}
@@ -259,7 +259,7 @@ func TestOtherMount(t *testing.T) {
 	if err := Mount(f.dir); err != nil {
 		t.Fatal(err)
 	}
-	if stdout, stderr, status := run(t, Command, "stat", f.dir); status != 1 || stdout != "" || !strings.Contains(stderr, "scoutfs-notifyd serves another mount") {
+	if stdout, stderr, status := run(t, Command, "stat", f.dir); status != 69 || stdout != "" || !strings.Contains(stderr, "scoutfs-notifyd serves another mount") {
 		t.Errorf("after a lazy unmount: status %d, %s%s", status, stdout, stderr)
 	}
 	unix.Close(hold)
