@@ -31,6 +31,7 @@ el() {
 	libblkid-dev) echo libblkid-devel ;;
 	libssl-dev) echo openssl-devel ;;
 	uuid-dev) echo libuuid-devel ;;
+	rustc) echo rust ;;
 	shellcheck) echo ShellCheck ;;
 	xxd) echo vim-common ;;
 	xz-utils) echo xz ;;
