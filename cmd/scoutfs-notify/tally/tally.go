@@ -170,7 +170,8 @@ func (t *Tally) record(r *notify.Record) {
 	defer t.mu.Unlock()
 	file, user, process := t.files.get(r.Ino), t.users.get(uint64(r.UID)), t.processes.get(uint64(r.PID))
 	// Not when the table is made: many processes have ended by then.
-	t.name(file, t.names.Path != nil, func() string { return t.names.Path(r.Ino) })
+	// A path that is not found in time is still the one that it was.
+	t.name(file, t.names.Path != nil, func() string { return cmp.Or(t.names.Path(r.Ino), file.name) })
 	t.name(user, t.names.User != nil, func() string { return t.names.User(r.UID) })
 	t.name(process, t.names.Command != nil, func() string { return t.names.Command(r) })
 	process.uid, process.user = r.UID, user.name

@@ -206,3 +206,23 @@ func TestMemory(t *testing.T) {
 	}
 	runtime.KeepAlive(tally)
 }
+
+// A path that is not known for a while is still shown; another process's name is not.
+func TestNamesAway(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	path, command := "a/b", "cat"
+	sum := New(now, Names{Path: func(uint64) string { return path }, Command: func(*notify.Record) string { return command }})
+	for _, want := range []struct{ ask, path, command string }{{"a/b", "a/b", "cat"}, {"", "a/b", ""}, {"c", "c", "c"}} {
+		if want.ask != path {
+			path, command = want.ask, want.ask
+		}
+		sum.Add(&notify.Record{Type: notify.TypeOpen, Ino: 7, PID: 8})
+		now = now.Add(time.Second)
+		sum.Next(now)
+		for by, name := range map[By]string{ByFile: want.path, ByProcess: want.command} {
+			if rows := sum.Look(Query{By: by, Rows: 1}, now).Rows; len(rows) != 1 || rows[0].Name != name {
+				t.Errorf("by %v: %+v, want %q", by, rows, name)
+			}
+		}
+	}
+}
