@@ -265,11 +265,12 @@ func (p *Paths) known(ino uint64) (c component, known bool, wait time.Duration) 
 	return c, false, 0
 }
 
-// waited says that somebody has waited from a time until now.
+// waited says that somebody has waited from a time until now. It may have been stopped
+// meanwhile, for which it need not make up.
 func (p *Paths) waited(from time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.allowed -= time.Since(from)
+	p.allowed = max(p.allowed-time.Since(from), -patience)
 }
 
 // lookUp returns what is known about an inode.
