@@ -48,6 +48,8 @@ type Tree struct {
 	buf [linkBytes + 16]byte
 	ref referringArgs
 	wlk scoutfs.WalkArgs
+
+	entries []scoutfs.WalkEntry // see Changes
 }
 
 // linkBytes is room for the longest entry: 29 bytes, 255 of name, NUL, and padding.
@@ -166,7 +168,12 @@ func (t *Tree) Changes(after Change, into []Change) (int, error) {
 	if t.fd < 0 {
 		return 0, fmt.Errorf("walk changed inodes: %w", ErrClosed)
 	}
-	entries := make([]scoutfs.WalkEntry, len(into))
+	// The kernel gets its address as a number, which would not follow a stack that moves: it
+	// has to be on the heap.
+	if cap(t.entries) < len(into) {
+		t.entries = make([]scoutfs.WalkEntry, len(into))
+	}
+	entries := t.entries[:len(into)]
 	first := scoutfs.WalkEntry{Major: after.MetaSeq, Ino: after.Ino + 1}
 	if first.Ino == 0 {
 		first.Major++

@@ -20,8 +20,9 @@ import (
 // number. While it is open the file system cannot be unmounted. None of its methods makes
 // a record of an access that counts. It is for one goroutine.
 type Mounted struct {
-	fd  int
-	dir string
+	fd   int
+	dir  string
+	path []byte // see Path
 }
 
 // OpenMounted opens a directory of a ScoutFS. The caller must have checked that it is one.
@@ -30,7 +31,7 @@ func OpenMounted(dir string) (*Mounted, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	return &Mounted{fd, dir}, nil
+	return &Mounted{fd: fd, dir: dir}, nil
 }
 
 // Close closes it.
@@ -103,7 +104,12 @@ func (m *Mounted) Committed() (uint64, error) {
 // Path returns one of the names of an inode, from the root of the file system, without a
 // slash at the start. The error is [os.ErrNotExist] if it has none.
 func (m *Mounted) Path(ino uint64) (string, error) {
-	buf := make([]byte, 8+8+8+unix.PathMax)
+	// The kernel gets its address as a number, which would not follow a stack that moves: it
+	// has to be on the heap.
+	if m.path == nil {
+		m.path = make([]byte, 8+8+8+unix.PathMax)
+	}
+	buf := m.path
 	args := inoPathArgs{ino: ino, result: uint64(uintptr(unsafe.Pointer(&buf[0]))), bytes: uint16(len(buf))}
 	_, err := scoutfs.Ioctl(m.fd, iocInoPath, unsafe.Pointer(&args))
 	runtime.KeepAlive(buf)
