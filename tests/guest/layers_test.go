@@ -91,7 +91,8 @@ func TestCopiesInKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer to.Close()
-			if n, err := tt.copy(int(from.Fd()), int(to.Fd()), size); n != size || err != nil {
+			n, err := withoutSignals(func() (int, error) { return tt.copy(int(from.Fd()), int(to.Fd()), size) })
+			if n != size || err != nil {
 				t.Fatalf("copied %d of %d bytes: %v", n, size, err)
 			}
 			f.touch("end")

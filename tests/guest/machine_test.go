@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -431,4 +432,24 @@ func run(t *testing.T, argv ...string) (stdout, stderr string, status int) {
 		t.Fatalf("%s: %v", argv[0], err)
 	}
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// withoutSignals makes a system call that copies from file to file, with all signals of its
+// thread held back. One that comes between the call's read and its write, such as Go's to
+// preempt, has the kernel make the call once more, and so read and record once more.
+func withoutSignals(call func() (int, error)) (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = math.MaxUint64
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return 0, fmt.Errorf("hold signals back: %w", err)
+	}
+	n, err := call()
+	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); e != nil {
+		err = errors.Join(err, fmt.Errorf("take signals again: %w", e))
+	}
+	return n, err
 }

@@ -299,7 +299,9 @@ func (a *raceActor) readSomehow(fd, off, n int) (int, error) {
 	case 1:
 		return unix.Preadv(fd, [][]byte{a.buf[:n/3], a.buf[n/3 : n]}, at)
 	case 2:
-		return a.throughPipe(n, func(w int) (int, error) { return unix.Sendfile(w, fd, &at, n) })
+		return a.throughPipe(n, func(w int) (int, error) {
+			return withoutSignals(func() (int, error) { return unix.Sendfile(w, fd, &at, n) })
+		})
 	case 3:
 		return a.throughPipe(n, func(w int) (int, error) {
 			got, err := unix.Splice(fd, &at, w, nil, n, 0)

@@ -155,7 +155,7 @@ var steps = []step{
 	}},
 	{name: "sendfile", n: 6000, want: read(2000, 6000), do: toPipe(func(p *process, w int) (int, error) {
 		off := int64(2000)
-		return unix.Sendfile(w, p.fd, &off, 6000)
+		return withoutSignals(func() (int, error) { return unix.Sendfile(w, p.fd, &off, 6000) })
 	})},
 	{name: "splice", n: 4096, want: read(0, 4096), do: toPipe(func(p *process, w int) (int, error) {
 		off := int64(0)
