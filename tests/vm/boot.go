@@ -105,6 +105,8 @@ var (
 	ErrKernel = errors.New("the kernel reported trouble")
 	// ErrNoEnd: the machine stopped before its last line.
 	ErrNoEnd = errors.New("the machine did not reach its last line")
+	// ErrNoBoot: the machine's kernel did not get to its first program.
+	ErrNoBoot = errors.New("the kernel did not get to its first program")
 	// ErrTimeout: the machine was killed at its time limit.
 	ErrTimeout = errors.New("the machine was killed at its time limit")
 )
@@ -151,7 +153,31 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 
-	m := &machine{nonce: spec.Nonce, output: c.Output, trouble: trouble{allow: c.AllowConsole, known: c.Known}, status: -1}
+	for try := 1; ; try++ {
+		res, err := boot(ctx, &c, spec.Nonce, qemu, args)
+		if try == bootTries || !errors.Is(err, ErrNoBoot) || ctx.Err() != nil {
+			return res, err
+		}
+		kept := ""
+		if c.Log != "" {
+			kept = "; the log: " + c.Log + ".noboot"
+			if err := os.Rename(c.Log, c.Log+".noboot"); err != nil {
+				return res, err
+			}
+		}
+		fmt.Fprintf(os.Stderr, "vm: kernel %s did not get to its first program: booting it again%s\n", c.Kernel.Name, kept)
+	}
+}
+
+// bootTries is how often a machine is booted whose kernel does not get anywhere.
+const bootTries = 3
+
+// boot runs QEMU once.
+func boot(ctx context.Context, c *Config, nonce, qemu string, args []string) (*Result, error) {
+	m := &machine{
+		nonce: nonce, output: c.Output, trouble: trouble{allow: c.AllowConsole, known: c.Known}, status: -1,
+		up: make(chan struct{}),
+	}
 	if m.output == nil {
 		m.output = io.Discard
 	}
@@ -172,8 +198,13 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return m.run(ctx, qemu, args)
+	return m.run(ctx, bootLimit(timeout), qemu, args)
 }
+
+// bootLimit returns how long a machine may take to its first program. On a busy host the
+// emulated processors now and then do nothing but take interrupts, half-way, for as long
+// as they are let.
+var bootLimit = func(timeout time.Duration) time.Duration { return min(timeout/2, 4*time.Minute) }
 
 // newSpec returns what PID 1 is to do, still without the modules.
 func newSpec(c *Config) *proto.Spec {
@@ -260,10 +291,14 @@ type machine struct {
 	trouble trouble
 	ended   bool
 	status  int
+
+	up     chan struct{} // closed by the console's reader once the first program runs
+	upOnce sync.Once
 }
 
-// run starts QEMU, and returns once it has ended and both ports are drained.
-func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result, error) {
+// run starts QEMU, and returns once it has ended and both ports are drained. limit is that
+// of the time to the first program.
+func (m *machine) run(ctx context.Context, limit time.Duration, qemu string, args []string) (*Result, error) {
 	console, consoleEnd, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -283,6 +318,8 @@ func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result,
 	// If the test is killed, its machine must not live on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	m.start = time.Now()
 	done, err := start(cmd)
 	if err != nil {
@@ -291,9 +328,17 @@ func (m *machine) run(ctx context.Context, qemu string, args []string) (*Result,
 
 	var readers sync.WaitGroup
 	readers.Add(2)
-	go func() { defer readers.Done(); m.lines(console, "kernel", m.trouble.check) }()
+	go func() { defer readers.Done(); m.lines(console, "kernel", m.consoleLine) }()
 	go func() { defer readers.Done(); m.lines(program, "", m.programLine) }()
 
+	booting := time.AfterFunc(limit, func() {
+		select {
+		case <-m.up:
+		default:
+			cancel(fmt.Errorf("%w within %v", ErrNoBoot, limit))
+		}
+	})
+	defer booting.Stop()
 	var errs []error
 	select {
 	case err := <-done:
@@ -379,6 +424,14 @@ func (m *machine) lines(r io.Reader, who string, handle func(line string)) {
 			return
 		}
 	}
+}
+
+// consoleLine handles a line of the kernel's.
+func (m *machine) consoleLine(line string) {
+	if strings.Contains(line, "as init process") {
+		m.upOnce.Do(func() { close(m.up) })
+	}
+	m.trouble.check(line)
 }
 
 // programLine handles a line of the program's port.

@@ -146,6 +146,21 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
+// TestNoBoot has a kernel that does not boot in time, which none can.
+func TestNoBoot(t *testing.T) {
+	limit := bootLimit
+	t.Cleanup(func() { bootLimit = limit })
+	tries := 0
+	bootLimit = func(time.Duration) time.Duration {
+		tries++
+		return time.Millisecond
+	}
+	res, err := Boot(t.Context(), Config{Kernel: TestKernel(t, KernelNames()[0]), Argv: []string{"/bin/busybox", "true"}})
+	if !errors.Is(err, ErrNoBoot) || errors.Is(err, ErrTimeout) || res == nil || tries != bootTries {
+		t.Errorf("%v, %v after %d tries", res, err, tries)
+	}
+}
+
 // TestRunAgain has machines that are useless, all but the third.
 func TestRunAgain(t *testing.T) {
 	machines := 0
