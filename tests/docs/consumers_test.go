@@ -186,12 +186,10 @@ func startRust(t *testing.T, doc string) []string {
 }
 
 func startShell(t *testing.T, doc string) []string {
-	bash, err := exec.LookPath("bash")
-	if err == nil {
-		_, err = exec.LookPath("jq")
-	}
-	if err != nil {
-		t.Skipf("skipped: %v; on Debian: apt-get install bash jq", err)
+	for _, tool := range []string{"bash", "jq", "shellcheck"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("skipped: %v; on Debian: apt-get install bash jq shellcheck", err)
+		}
 	}
 	dir := t.TempDir()
 	if err := vm.BuildProgram(t.Context(), "./cmd/scoutfs-notify", filepath.Join(dir, "scoutfs-notify")); err != nil {
@@ -201,7 +199,10 @@ func startShell(t *testing.T, doc string) []string {
 	if err := os.WriteFile(program, []byte(block(t, doc, "## Shell", "bash")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"env", "PATH=" + dir + ":" + os.Getenv("PATH"), bash, program}
+	if out, err := exec.CommandContext(t.Context(), "shellcheck", "--shell=bash", program).CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %v\n%s", err, out)
+	}
+	return []string{"env", "PATH=" + dir + ":" + os.Getenv("PATH"), "bash", program}
 }
 
 const wantPlain = `ended (reason 6)
