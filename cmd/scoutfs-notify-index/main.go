@@ -113,13 +113,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 			}
 			return points
 		},
-		Command: func(name string) func([]string) error {
-			cmd, ok := commands[name]
-			if !ok {
-				return nil
-			}
-			return func(args []string) error { return cmd(ctx, env, args) }
-		},
+		Command: cli.Commands(ctx, env, commands),
 	}
 	return env.program.Status(env.stderr, explain(env.program.Run(args)))
 }

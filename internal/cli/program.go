@@ -62,6 +62,17 @@ type Program struct {
 	completion *Completion
 }
 
+// Commands is a Program's Command for a table of those that run in one environment.
+func Commands[E any, F ~func(context.Context, E, []string) error](ctx context.Context, env E, table map[string]F) func(string) func([]string) error {
+	return func(name string) func([]string) error {
+		cmd, ok := table[name]
+		if !ok {
+			return nil
+		}
+		return func(args []string) error { return cmd(ctx, env, args) }
+	}
+}
+
 // Run runs the command that the arguments name.
 func (p *Program) Run(args []string) error {
 	if len(args) == 0 {

@@ -35,9 +35,21 @@ func (b *Builder) Make(ctx context.Context, args ...string) (string, error) {
 	return run.Output(ctx, slices.Concat([]string{"nice", "make", "-s", "-C", b.Tree}, b.Vars, args)...)
 }
 
-// Compile builds the image and the modules, and counts the files while it does, of about
-// so many.
-func (b *Builder) Compile(ctx context.Context, about int) error {
+// Build compiles a tree that is configured, of about so many files, and makes the layout of
+// vm.OpenKernel.
+func (b *Builder) Build(ctx context.Context, about int) error {
+	if err := b.compile(ctx, about); err != nil {
+		return err
+	}
+	if err := b.install(ctx); err != nil {
+		return err
+	}
+	b.Say("ready")
+	return nil
+}
+
+// compile builds the image and the modules, and counts the files while it does.
+func (b *Builder) compile(ctx context.Context, about int) error {
 	cmd := exec.CommandContext(ctx, "nice", append([]string{"make", "-j" + strconv.Itoa(Jobs()), "-C", b.Tree, "bzImage", "modules"}, b.Vars...)...)
 	cmd.Env = run.Environ()
 	cmd.WaitDelay = 5 * time.Second
@@ -85,8 +97,8 @@ var keep = []string{".config", "Kconfig", "Makefile", "Module.symvers", "arch", 
 // object matches what the build left that building a module does not need.
 var object = regexp.MustCompile(`\.(o|a|ko|mod|cmd)$`)
 
-// Install makes the layout of vm.OpenKernel, and removes most of the 3 GB of the build.
-func (b *Builder) Install(ctx context.Context) error {
+// install makes the layout, and removes most of the 3 GB of the build.
+func (b *Builder) install(ctx context.Context) error {
 	version, err := b.Make(ctx, "kernelrelease")
 	if err != nil {
 		return err

@@ -85,14 +85,7 @@ func build(ctx context.Context, b *kbuild.Builder, archive, config string) error
 	if err := configure(ctx, b, config); err != nil {
 		return err
 	}
-	if err := b.Compile(ctx, 1300); err != nil {
-		return err
-	}
-	if err := b.Install(ctx); err != nil {
-		return err
-	}
-	b.Say("ready")
-	return nil
+	return b.Build(ctx, 1300)
 }
 
 // plain are folders of code that this project's does not reach with anything of its own.

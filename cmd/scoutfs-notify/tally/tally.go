@@ -136,8 +136,9 @@ func newTally(now time.Time, names Names, rows int) *Tally {
 	}
 }
 
-// Add adds an access or a loss, or notes whether there is a stream. It keeps nothing of the event. Only one goroutine may call
-// it at a time; it waits for names without keeping others from looking.
+// Add adds an access or a loss, or notes whether there is a stream. It keeps nothing of the
+// event. Only one goroutine may call it at a time; it waits for names without keeping
+// others from looking.
 func (t *Tally) Add(ev notify.Event) {
 	switch ev := ev.(type) {
 	case *notify.Record:

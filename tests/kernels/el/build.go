@@ -92,14 +92,7 @@ func (o *options) build(ctx context.Context, tag string, b *kbuild.Builder) erro
 		b.Say("prepared")
 		return nil
 	}
-	if err := b.Compile(ctx, 2600); err != nil {
-		return err
-	}
-	if err := b.Install(ctx); err != nil {
-		return err
-	}
-	b.Say("ready")
-	return nil
+	return b.Build(ctx, 2600)
 }
 
 // adjust gives the tree the release that the distribution's package has, and lets compilers
