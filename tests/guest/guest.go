@@ -106,7 +106,12 @@ func MountNr(dir string, nr int) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(source, dir, "scoutfs", 0, opts); err != nil {
+	// Real ScoutFS waits for its server, and a signal, such as Go's to preempt, ends that.
+	err := error(unix.EINTR)
+	for err == unix.EINTR {
+		err = unix.Mount(source, dir, "scoutfs", 0, opts)
+	}
+	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", source, dir, err)
 	}
 	return nil
