@@ -68,10 +68,10 @@ type Config struct {
 	Append  string // more of the kernel's command line
 
 	// Again is the line that a program prints if its machine is useless through no
-	// fault of what is tested. Run then boots the machine once more, and says so, unless
-	// a test failed before.
+	// fault of what is tested. Run then boots the machine again, up to twice, and says
+	// so, unless a test failed before.
 	Again string
-	// Resume, if it is not nil, has Run do so time and again, up to 100 times. It is given
+	// Resume, if it is not nil, has Run do so up to 100 times. It is given
 	// the last machine's log and returns what the next one gets besides in its environment.
 	Resume func(log string) (env []string, err error)
 

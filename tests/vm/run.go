@@ -58,7 +58,7 @@ func Run(t *testing.T, c Config, binary string, args ...string) {
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-reserve))
 		defer cancel()
 	}
-	env, most := c.Env, 1
+	env, most := c.Env, 2
 	if c.Resume != nil {
 		most = 100
 	}
