@@ -5,6 +5,7 @@ package vm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,8 +76,8 @@ type Config struct {
 	// the last machine's log and returns what the next one gets besides in its environment.
 	Resume func(log string) (env []string, err error)
 
-	// Timeout limits the machine's life, from the start of QEMU; 0 means 3
-	// minutes. An earlier deadline of the context takes precedence.
+	// Timeout limits the machine's life from its first program on, to which it has 4
+	// minutes; 0 means 3 minutes. The context's deadline is one for all of it.
 	Timeout time.Duration
 
 	// Output gets the program's output, as it comes. It is called from one
@@ -192,19 +193,13 @@ func boot(ctx context.Context, c *Config, nonce, qemu string, args []string) (*R
 		defer f.Close()
 		m.log = f
 	}
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = 3 * time.Minute
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return m.run(ctx, bootLimit(timeout), qemu, args)
+	return m.run(ctx, cmp.Or(c.Timeout, 3*time.Minute), qemu, args)
 }
 
-// bootLimit returns how long a machine may take to its first program. On a busy host the
+// bootLimit is how long a machine may take to its first program. On a busy host the
 // emulated processors now and then do nothing but take interrupts, half-way, for as long
 // as they are let.
-var bootLimit = func(timeout time.Duration) time.Duration { return min(timeout/2, 4*time.Minute) }
+var bootLimit = 4 * time.Minute
 
 // newSpec returns what PID 1 is to do, still without the modules.
 func newSpec(c *Config) *proto.Spec {
@@ -296,9 +291,9 @@ type machine struct {
 	upOnce sync.Once
 }
 
-// run starts QEMU, and returns once it has ended and both ports are drained. limit is that
-// of the time to the first program.
-func (m *machine) run(ctx context.Context, limit time.Duration, qemu string, args []string) (*Result, error) {
+// run starts QEMU, and returns once it has ended and both ports are drained. timeout is
+// counted from the first program.
+func (m *machine) run(ctx context.Context, timeout time.Duration, qemu string, args []string) (*Result, error) {
 	console, consoleEnd, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -318,8 +313,6 @@ func (m *machine) run(ctx context.Context, limit time.Duration, qemu string, arg
 	// If the test is killed, its machine must not live on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	m.start = time.Now()
 	done, err := start(cmd)
 	if err != nil {
@@ -331,22 +324,9 @@ func (m *machine) run(ctx context.Context, limit time.Duration, qemu string, arg
 	go func() { defer readers.Done(); m.lines(console, "kernel", m.consoleLine) }()
 	go func() { defer readers.Done(); m.lines(program, "", m.programLine) }()
 
-	booting := time.AfterFunc(limit, func() {
-		select {
-		case <-m.up:
-		default:
-			cancel(fmt.Errorf("%w within %v", ErrNoBoot, limit))
-		}
-	})
-	defer booting.Stop()
 	var errs []error
-	select {
-	case err := <-done:
-		if err != nil {
-			errs = append(errs, fmt.Errorf("run QEMU: %w\n%s", err, msg.String()))
-		}
-	case <-ctx.Done():
-		errs = append(errs, m.kill(ctx, cmd, done))
+	if err := m.wait(ctx, timeout, cmd, done); err != nil {
+		errs = append(errs, fmt.Errorf("run QEMU: %w\n%s", err, msg.String()))
 	}
 	readers.Wait()
 	m.trouble.flush()
@@ -379,20 +359,34 @@ func start(cmd *exec.Cmd) (done chan error, err error) {
 	return done, <-started
 }
 
-// kill ends QEMU, and returns why it had to.
-func (m *machine) kill(ctx context.Context, cmd *exec.Cmd, done <-chan error) error {
-	limit := time.Since(m.start).Round(time.Second)
-	err := cmd.Process.Kill()
-	if errors.Is(err, os.ErrProcessDone) {
-		err = nil
-	} else if err != nil {
-		err = fmt.Errorf("kill QEMU: %w", err)
+// wait returns once QEMU has ended, by itself or killed at a limit.
+func (m *machine) wait(ctx context.Context, timeout time.Duration, cmd *exec.Cmd, done <-chan error) error {
+	limit := time.NewTimer(bootLimit)
+	defer limit.Stop()
+	reached, up := ErrNoBoot, m.up
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-up:
+			limit.Reset(timeout)
+			reached, up = ErrTimeout, nil
+			continue
+		case <-limit.C:
+		case <-ctx.Done():
+			reached = ctx.Err()
+			if errors.Is(reached, context.DeadlineExceeded) {
+				reached = ErrTimeout
+			}
+		}
+		after := time.Since(m.start).Round(time.Second)
+		err := cmd.Process.Kill()
+		<-done
+		if errors.Is(err, os.ErrProcessDone) {
+			err = nil
+		}
+		return errors.Join(fmt.Errorf("%w, after %v", reached, after), err)
 	}
-	<-done
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return errors.Join(err, fmt.Errorf("%w, after %v", ErrTimeout, limit))
-	}
-	return errors.Join(err, context.Cause(ctx))
 }
 
 // socketPair returns our end of a stream, and the other one for QEMU.
