@@ -46,16 +46,31 @@ func TestHeader(t *testing.T) {
 func wantHeader() string {
 	var b strings.Builder
 	for _, s := range headerStructs {
-		fmt.Fprintf(&b, "struct %s: %d bytes\n", s.c, s.typ.Size())
+		size := s.typ.Size()
+		if s.typ == reflect.TypeFor[Record]() {
+			size = RecordSize
+		}
+		fmt.Fprintf(&b, "struct %s: %d bytes\n", s.c, size)
 		for i := range s.typ.NumField() {
 			f := s.typ.Field(i)
+			if f.Name == "Comm" {
+				f.Offset = commOffset()
+			}
 			fmt.Fprintf(&b, "%s: %d at %d\n", cName(f.Name), f.Type.Size(), f.Offset)
 		}
 	}
 	fmt.Fprintf(&b, "ioctl %#x\n", IoctlReadNotify)
 	fmt.Fprintf(&b, "types %d %d\n", TypeOpen, TypeRead)
 	fmt.Fprintf(&b, "ring %d\n", RingRecords)
+	fmt.Fprintf(&b, "flags %d\n", FlagComm)
 	return b.String()
+}
+
+// commOffset returns where a record's Comm is encoded.
+func commOffset() uintptr {
+	r := Record{Type: TypeOpen, Flags: FlagComm, Comm: Comm([]byte("0123456789abcdef"))}
+	b, _ := r.MarshalBinary()
+	return uintptr(bytes.Index(b, r.Comm[:]))
 }
 
 var headerStructs = []struct {
@@ -96,6 +111,7 @@ func runHeaderProgram(t *testing.T, cc, header string) string {
 	src.WriteString(`	printf("ioctl %#lx\n", (unsigned long)SCOUTFS_IOC_READ_NOTIFY);
 	printf("types %d %d\n", SCOUTFS_NOTIFY_OPEN, SCOUTFS_NOTIFY_READ);
 	printf("ring %d\n", SCOUTFS_NOTIFY_RING_RECORDS);
+	printf("flags %d\n", SCOUTFS_NOTIFY_COMM);
 	return 0;
 }
 `)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -28,7 +29,7 @@ type Type uint16
 // The types that exist today. A program should skip any other, which a later
 // kernel module may send.
 const (
-	// TypeOpen is the open of a regular file. Offset and Length are 0.
+	// TypeOpen is the open of a regular file. Offset and Length are 0; it has a Comm.
 	TypeOpen Type = 1
 
 	// TypeRead is a read that returned data, one record for each system call: read,
@@ -61,9 +62,28 @@ func (t Type) MarshalText() ([]byte, error) {
 	return []byte(t.String()), nil
 }
 
-// Record is one access to a file. Its layout in memory is that of struct
-// scoutfs_notify_record in the kernel's notify_ioctl.h, and the json names of
-// its fields are the names there.
+// Comm is the name of a thread as the kernel keeps it: up to 15 bytes, of any value, and a
+// 0, after which nothing has a meaning. A process has its command's, cut off there, as long
+// as it does not call itself something else.
+type Comm [16]byte
+
+// String returns the name as it is, which need not be text.
+func (c Comm) String() string {
+	name, _, _ := strings.Cut(string(c[:]), "\x00")
+	return name
+}
+
+// MarshalText returns the same as String.
+func (c Comm) MarshalText() ([]byte, error) {
+	return []byte(c.String()), nil
+}
+
+// FlagComm is set in the Flags of a record of [TypeOpen] that has a Comm.
+const FlagComm = 1 << 0
+
+// Record is one access to a file: struct scoutfs_notify_record of the kernel's
+// notify_ioctl.h, which has Comm in the place of Offset and Length. The json names of the
+// fields are the names there.
 type Record struct {
 	// Seq numbers the accesses of a mount while a reader is attached: 1 for the
 	// first, one more for each that follows, whether or not there was room to
@@ -106,8 +126,12 @@ type Record struct {
 	// Type says whether it was an open or a read.
 	Type Type `json:"type"`
 
-	// Flags is 0 for now.
+	// Flags can have [FlagComm]. A later kernel module may set others.
 	Flags uint16 `json:"flags"`
+
+	// Comm is the name of the thread that opened the file, at that moment. Records of
+	// TypeOpen have it, if Flags says so.
+	Comm Comm `json:"comm,omitzero"`
 }
 
 // Time returns TimeNS as a time in UTC.
@@ -116,14 +140,31 @@ func (r *Record) Time() time.Time {
 	return time.Unix(int64(r.TimeNS/second), int64(r.TimeNS%second)).UTC()
 }
 
+// Command returns the name of the process, if the record has it: if its first thread,
+// whose name a process has, made an open. It is what /proc/PID/comm was at that moment,
+// of commands that are gone, too. Otherwise it returns "".
+func (r *Record) Command() string {
+	if r.PID != r.TID {
+		return ""
+	}
+	return r.Comm.String()
+}
+
+// hasComm tells whether an encoded record has a Comm.
+func (r *Record) hasComm() bool { return r.Type == TypeOpen && r.Flags&FlagComm != 0 }
+
 // AppendBinary appends the record's 64 bytes to b. The error is always nil.
 func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	ne := binary.NativeEndian
 	b = ne.AppendUint64(b, r.Seq)
 	b = ne.AppendUint64(b, r.TimeNS)
 	b = ne.AppendUint64(b, r.Ino)
-	b = ne.AppendUint64(b, r.Offset)
-	b = ne.AppendUint64(b, r.Length)
+	if r.hasComm() {
+		b = append(b, r.Comm[:]...)
+	} else {
+		b = ne.AppendUint64(b, r.Offset)
+		b = ne.AppendUint64(b, r.Length)
+	}
 	b = ne.AppendUint32(b, r.PID)
 	b = ne.AppendUint32(b, r.TID)
 	b = ne.AppendUint32(b, r.UID)
@@ -158,8 +199,6 @@ func (r *Record) decode(b []byte) {
 	r.Seq = ne.Uint64(b[0:])
 	r.TimeNS = ne.Uint64(b[8:])
 	r.Ino = ne.Uint64(b[16:])
-	r.Offset = ne.Uint64(b[24:])
-	r.Length = ne.Uint64(b[32:])
 	r.PID = ne.Uint32(b[40:])
 	r.TID = ne.Uint32(b[44:])
 	r.UID = ne.Uint32(b[48:])
@@ -167,6 +206,11 @@ func (r *Record) decode(b []byte) {
 	r.OpenFlags = ne.Uint32(b[56:])
 	r.Type = Type(ne.Uint16(b[60:]))
 	r.Flags = ne.Uint16(b[62:])
+	if r.hasComm() {
+		r.Offset, r.Length, r.Comm = 0, 0, Comm(b[24:40])
+	} else {
+		r.Offset, r.Length, r.Comm = ne.Uint64(b[24:]), ne.Uint64(b[32:]), Comm{}
+	}
 }
 
 // Decode appends the records in b to dst and returns the result. It does not

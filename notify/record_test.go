@@ -24,20 +24,58 @@ func distinct() Record {
 	}
 }
 
-// TestRecordIsMemory checks that the encoding has the same bytes as the record in
-// memory, whose layout TestHeader compares with C's.
+// TestRecordIsMemory checks that the encoding has the same bytes as the record's first
+// fields in memory, whose layout TestHeader compares with C's.
 func TestRecordIsMemory(t *testing.T) {
 	r := distinct()
 	got, err := r.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)); !bytes.Equal(got, want) {
+	if want := unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Offsetof(r.Comm)); !bytes.Equal(got, want) {
 		t.Errorf("encoded\n%x, in memory\n%x", got, want)
 	}
 	var back Record
 	if err := back.UnmarshalBinary(got); err != nil || back != r {
 		t.Errorf("decoded %+v, %v", back, err)
+	}
+}
+
+// TestComm checks which records have a name, and that it is never taken for an offset.
+func TestComm(t *testing.T) {
+	name := Comm{'c', 'a', 't', 0, 'h', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	for _, tt := range []struct {
+		name    string
+		r       Record
+		comm    string
+		command string
+		json    string
+	}{
+		{"open", Record{Type: TypeOpen, Flags: FlagComm, PID: 3, TID: 3, Comm: name}, "cat", "cat",
+			`{"seq":0,"time_ns":0,"ino":0,"offset":0,"length":0,"pid":3,"tid":3,"uid":0,"gid":0,"open_flags":0,"type":"open","flags":1,"comm":"cat"}`},
+		{"another thread", Record{Type: TypeOpen, Flags: FlagComm, PID: 3, TID: 4, Comm: name}, "cat", "", ""},
+		{"older kernel module", Record{Type: TypeOpen, PID: 3, TID: 3}, "", "", ""},
+		{"read", Record{Type: TypeRead, Flags: FlagComm, Offset: 0x746163, Length: 1, PID: 3, TID: 3}, "", "", ""},
+		{"no name", Record{Type: TypeOpen, Flags: FlagComm, PID: 3, TID: 3}, "", "", ""},
+		{"the longest", Record{Type: TypeOpen, Flags: FlagComm, Comm: Comm([]byte("123456789012345\x00"))}, "123456789012345", "123456789012345", ""},
+		{"without an end", Record{Type: TypeOpen, Flags: FlagComm, Comm: Comm([]byte("1234567890123456"))}, "1234567890123456", "1234567890123456", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, _ := tt.r.MarshalBinary()
+			back := distinct()
+			if err := back.UnmarshalBinary(b); err != nil || back != tt.r {
+				t.Errorf("decoded %+v, %v", back, err)
+			}
+			if got := back.Comm.String(); got != tt.comm {
+				t.Errorf("name %q, want %q", got, tt.comm)
+			}
+			if got := back.Command(); got != tt.command {
+				t.Errorf("command %q, want %q", got, tt.command)
+			}
+			if got, err := json.Marshal(&back); tt.json != "" && (err != nil || string(got) != tt.json) {
+				t.Errorf("%s, %v", got, err)
+			}
+		})
 	}
 }
 
@@ -93,6 +131,9 @@ func FuzzDecode(f *testing.F) {
 	r := distinct()
 	one, _ := r.MarshalBinary()
 	f.Add(one)
+	open := Record{Type: TypeOpen, Flags: FlagComm, Comm: Comm{'c', 'a', 't'}}
+	named, _ := open.MarshalBinary()
+	f.Add(named)
 	f.Add(append(one, one...))
 	f.Add(one[:17])
 	f.Add([]byte{})

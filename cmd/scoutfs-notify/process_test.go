@@ -94,10 +94,29 @@ func TestProcessNames(t *testing.T) {
 			}
 		}
 	}
+	open := func(tid uint32, before time.Duration, comm, want string) act {
+		return func(p *fakeProc, ps *alive) {
+			p.t.Helper()
+			rec := notify.Record{Type: notify.TypeOpen, PID: pid, TID: tid, TimeNS: uint64(scriptStart*int64(time.Second) - int64(before))}
+			copy(rec.Comm[:], comm)
+			if got := ps.name(&rec); got != want {
+				p.t.Errorf("open %v before: got %q, want %q", before, got, want)
+			}
+		}
+	}
 	for _, tt := range []struct {
 		name string
 		acts []act
 	}{
+		{"told", []act{open(pid, 0, "cat", "cat")}},
+		{"told, and read", []act{open(pid, 10, "cat", "cat"), ask(0, "cat")}},
+		{"told later", []act{open(pid, 0, "cat", "cat"), ask(1, "")}},
+		{"told long ago", []act{open(pid, nameTime+1, "cat", "cat"), ask(1, "cat"), ask(0, "")}},
+		{"told and swept", []act{open(pid, 2*sweepTime, "cat", "cat"), sweep, ask(2*sweepTime-1, "")}},
+		{"told by another thread", []act{open(5, 1, "worker", ""), ask(0, "")}},
+		{"told by another thread of one that is alive", []act{start("cat", time.Second), open(5, 1, "worker", "cat")}},
+		{"executed another program", []act{start("sh", time.Second), ask(2, "sh"), open(pid, 1, "cat", "cat"), ask(0, "cat")}},
+		{"told, its number is used again", []act{open(pid, 2*time.Second, "cat", "cat"), start("other", time.Second), ask(0, "other")}},
 		{"alive", []act{start("cat", time.Second), ask(time.Millisecond, "cat")}},
 		{"not there", []act{ask(0, "")}},
 		{"any name", []act{start("a) S 1 (b\x1b\n c", time.Second), ask(0, "a) S 1 (b\x1b\n c")}},
@@ -147,6 +166,9 @@ func TestForeignProc(t *testing.T) {
 		ps := newAlive(&environment{proc: p.dir, now: func() time.Time { return time.Unix(scriptStart, 0) }, sinceBoot: p.sinceBoot})
 		if got := ps.name(&notify.Record{PID: 20, TimeNS: scriptStart * 1e9}); got != "" {
 			t.Errorf("namespace %q: got %q", link, got)
+		}
+		if got := ps.name(&notify.Record{PID: 20, TID: 20, TimeNS: scriptStart * 1e9, Comm: notify.Comm{'c'}}); got != "c" {
+			t.Errorf("namespace %q, told by an open: got %q", link, got)
 		}
 	}
 }

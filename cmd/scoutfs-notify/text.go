@@ -122,6 +122,9 @@ func (p *textPrinter) appendRecord(b []byte, r *notify.Record) []byte {
 		b = fmt.Appendf(b, " tid %d", r.TID)
 	}
 	b = fmt.Appendf(b, " uid %d gid %d flags %s", r.UID, r.GID, flagNames(r.OpenFlags))
+	if comm := r.Comm.String(); comm != "" {
+		b = fmt.Appendf(b, " comm %s", word(comm))
+	}
 	if p.names.names {
 		for _, n := range []struct{ what, name string }{
 			{"user", p.names.user(r.UID)}, {"group", p.names.group(r.GID)}, {"command", p.names.command(r)},

@@ -5,10 +5,14 @@ package guest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -48,6 +52,62 @@ func (tl *tailing) named(access func()) access {
 			return a
 		}
 	}
+}
+
+// ownName returns the name that this process's threads have.
+var ownName = sync.OnceValue(func() string {
+	b, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		panic(err)
+	}
+	return strings.TrimSuffix(string(b), "\n")
+})
+
+// An open's record has its thread's name at that moment, any that it can have, and a read's
+// has none.
+func TestComm(t *testing.T) {
+	f := setup(t)
+	f.create("a", 10)
+	r := f.attach()
+	runtime.LockOSThread() // for good: the thread ends with the test
+	for _, name := range []string{"n", "123456789012345", "12345", "\xff\x01 \n)(", "", ownName()} {
+		text := append([]byte(name), 0)
+		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&text[0])), 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.ReadFile(f.path("a")); err != nil {
+			t.Fatal(err)
+		}
+		recs := drain(t, r)
+		if len(recs) != 2 || recs[0].Comm.String() != name || recs[0].Flags != notify.FlagComm || recs[0].TID != uint32(unix.Gettid()) ||
+			recs[1].Comm != (notify.Comm{}) || recs[1].Flags != 0 || recs[1].Length == 0 {
+			t.Errorf("thread %q: %+v", name, recs)
+		}
+	}
+}
+
+// Commands that are gone at once have their names, with what they read, too.
+func TestShortLived(t *testing.T) {
+	const commands = 90
+	f := setup(t)
+	f.create("a", 10)
+	f.startDaemon()
+	tl := f.tail("-names")
+	tl.until("hello")
+	for range commands {
+		if out, err := exec.Command("/bin/busybox", "cat", f.path("a")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	named := map[string]int{}
+	for range 2 * commands {
+		if a := tl.next(); a.Command == "busybox" {
+			named[a.Type]++
+		} else {
+			t.Errorf("%+v", a)
+		}
+	}
+	t.Logf("of %d commands named %d opens, %d reads", commands, named["open"], named["read"])
 }
 
 // everyByte has each that a name can have.

@@ -437,16 +437,16 @@ func (a *raceActor) take(s *raceStream, b []byte) {
 
 // torn returns what in a record cannot be of one access.
 func (m *raceMount) torn(r *notify.Record) string {
-	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.Flags != 0 || r.TimeNS == 0 {
+	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.TimeNS == 0 {
 		return "not of this process"
 	}
 	switch r.Type {
 	case notify.TypeOpen:
-		if r.Offset != 0 || r.Length != 0 {
-			return "an open with an offset or a length"
+		if r.Comm.String() != ownName() || r.Flags != notify.FlagComm {
+			return "an open without the name of who made it"
 		}
 	case notify.TypeRead:
-		if r.Length != uint64(raceLength(r.Ino, int(r.Offset))) {
+		if r.Length != uint64(raceLength(r.Ino, int(r.Offset))) || r.Flags != 0 {
 			return "nobody read so much at that offset of that file"
 		}
 		if tid, ok := m.owner.Load(r.Ino); ok && tid != r.TID {

@@ -53,14 +53,14 @@ const loadSize = 512
 // madeByLoad reports whether a record can be of TestSoak's load, by every field. That
 // includes opens of the files that mark an end.
 func madeByLoad(r *notify.Record, data uint64) bool {
-	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.Flags != 0 || r.TimeNS == 0 ||
+	if r.PID != uint32(os.Getpid()) || r.UID != 0 || r.GID != 0 || r.TimeNS == 0 ||
 		r.OpenFlags&unix.O_ACCMODE != unix.O_RDONLY {
 		return false
 	}
 	if r.Type == notify.TypeOpen {
-		return r.Offset == 0 && r.Length == 0
+		return r.Flags == notify.FlagComm && r.Comm.String() == ownName()
 	}
-	return r.Type == notify.TypeRead && r.Ino == data && r.Length == loadSize && r.Offset%loadSize == 0 && r.Offset < 1<<20
+	return r.Type == notify.TypeRead && r.Flags == 0 && r.Ino == data && r.Length == loadSize && r.Offset%loadSize == 0 && r.Offset < 1<<20
 }
 
 var crcTable = crc64.MakeTable(crc64.ECMA)

@@ -17,9 +17,9 @@ import (
 
 // Exclude says whose accesses warm nothing: those of one that is in any of the lists.
 //
-// Command names and cgroups are looked up in /proc when the record comes, and kept for a
-// second. A process that has ended by then is not found, and its access counts. It is for
-// one goroutine.
+// Cgroups are looked up in /proc when the record comes, and kept for a second: the
+// accesses of a process that has ended by then count. So are command names, if no open
+// tells them. It is for one goroutine.
 type Exclude struct {
 	UIDs, GIDs []uint32
 	Comms      []string // as in /proc/PID/comm
@@ -30,9 +30,10 @@ type Exclude struct {
 }
 
 type process struct {
-	start   time.Time
-	skip    bool
-	expires time.Time
+	start    time.Time // or an access that tells its name
+	comm     string
+	inCGroup bool // that is left out
+	expires  time.Time
 }
 
 const knownFor = time.Second
@@ -93,13 +94,19 @@ func (x *Exclude) Match(rec *notify.Record) bool {
 	if !ok || now.After(p.expires) {
 		p = x.lookUp(rec.PID)
 		p.expires = now.Add(knownFor)
-		if x.known == nil || len(x.known) > 1<<16 {
-			x.known = make(map[uint32]process)
-		}
-		x.known[rec.PID] = p
 	}
 	// A process that started after the access has got the number since.
-	return p.skip && !rec.Time().Before(p.start)
+	older := rec.Time().Before(p.start)
+	if comm := rec.Command(); comm != "" && older {
+		return slices.Contains(x.Comms, comm)
+	} else if comm != "" && comm != p.comm {
+		p.comm, p.start = comm, rec.Time() // it executed another program, or has ended
+	}
+	if x.known == nil || len(x.known) > 1<<16 {
+		x.known = make(map[uint32]process)
+	}
+	x.known[rec.PID] = p
+	return !older && (p.inCGroup || slices.Contains(x.Comms, p.comm))
 }
 
 // lookUp asks /proc. What cannot be read is not left out.
@@ -117,11 +124,10 @@ func (x *Exclude) lookUp(pid uint32) (p process) {
 		return process{}
 	}
 	_, offset := systemClock()
-	p.start = time.Unix(0, int64(offset+start))
-	p.skip = slices.Contains(x.Comms, comm)
-	if !p.skip && len(x.CGroups) > 0 {
+	p.start, p.comm = time.Unix(0, int64(offset+start)), comm
+	if len(x.CGroups) > 0 {
 		text, err := os.ReadFile(filepath.Join(dir, "cgroup"))
-		p.skip = err == nil && x.inCGroup(string(text))
+		p.inCGroup = err == nil && x.inCGroup(string(text))
 	}
 	return p
 }
