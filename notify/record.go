@@ -3,6 +3,7 @@
 package notify
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -62,9 +63,9 @@ func (t Type) MarshalText() ([]byte, error) {
 	return []byte(t.String()), nil
 }
 
-// Comm is the name of a thread as the kernel keeps it: up to 15 bytes, of any value, and a
-// 0, after which nothing has a meaning. A process has its command's, cut off there, as long
-// as it does not call itself something else.
+// Comm is the name of a thread as the kernel keeps it: up to 15 bytes, of any value, and 0
+// from there on. A process has its command's, cut off there, as long as it does not call
+// itself something else.
 type Comm [16]byte
 
 // String returns the name as it is, which need not be text.
@@ -182,7 +183,8 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 
 // UnmarshalBinary sets the record from b, which must be exactly [RecordSize]
 // bytes or the error is [ErrShortRecord]. Any 64 bytes are a record: types and
-// flags that this package does not know are kept.
+// flags that this package does not know are kept, and all but what follows the end of
+// a Comm.
 //
 // Records are in the byte order of the machine, which they do not leave.
 func (r *Record) UnmarshalBinary(b []byte) error {
@@ -207,7 +209,10 @@ func (r *Record) decode(b []byte) {
 	r.Type = Type(ne.Uint16(b[60:]))
 	r.Flags = ne.Uint16(b[62:])
 	if r.hasComm() {
-		r.Offset, r.Length, r.Comm = 0, 0, Comm(b[24:40])
+		r.Offset, r.Length, r.Comm = 0, 0, Comm{}
+		// What follows may be of a name that the thread had before.
+		name, _, _ := bytes.Cut(b[24:40], []byte{0})
+		copy(r.Comm[:], name)
 	} else {
 		r.Offset, r.Length, r.Comm = ne.Uint64(b[24:]), ne.Uint64(b[32:]), Comm{}
 	}

@@ -43,7 +43,7 @@ func TestRecordIsMemory(t *testing.T) {
 
 // TestComm checks which records have a name, and that it is never taken for an offset.
 func TestComm(t *testing.T) {
-	name := Comm{'c', 'a', 't', 0, 'h', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	name := Comm{'c', 'a', 't'}
 	for _, tt := range []struct {
 		name    string
 		r       Record
@@ -62,6 +62,9 @@ func TestComm(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b, _ := tt.r.MarshalBinary()
+			if tt.comm == "cat" {
+				b[24+len("cat\x00")] = 'h' // left over from a longer name
+			}
 			back := distinct()
 			if err := back.UnmarshalBinary(b); err != nil || back != tt.r {
 				t.Errorf("decoded %+v, %v", back, err)
@@ -148,14 +151,22 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || len(recs) != len(b)/RecordSize {
 			t.Fatalf("%d bytes: got %d records, %v", len(b), len(recs), err)
 		}
-		var back []byte
+		var back, want []byte
 		for i := range recs {
+			enc := b[i*RecordSize:][:RecordSize]
+			if recs[i].hasComm() {
+				enc = append(append(bytes.Clone(enc[:24]), recs[i].Comm[:]...), enc[40:]...)
+				if name, _, _ := bytes.Cut(b[i*RecordSize:][24:40], []byte{0}); recs[i].Comm.String() != string(name) {
+					t.Fatalf("name %q became %q", name, recs[i].Comm)
+				}
+			}
+			want = append(want, enc...)
 			back, _ = recs[i].AppendBinary(back)
 			if s := uint64(recs[i].Time().Unix()); s != recs[i].TimeNS/1e9 {
 				t.Fatalf("time %d ns became %d s", recs[i].TimeNS, s)
 			}
 		}
-		if !bytes.Equal(back, b) {
+		if !bytes.Equal(back, want) {
 			t.Fatalf("%x was encoded as %x", b, back)
 		}
 	})

@@ -63,6 +63,11 @@ var ownName = sync.OnceValue(func() string {
 	return strings.TrimSuffix(string(b), "\n")
 })
 
+func comm(name string) (c notify.Comm) {
+	copy(c[:], name)
+	return c
+}
+
 // An open's record has its thread's name at that moment, any that it can have, and a read's
 // has none.
 func TestComm(t *testing.T) {

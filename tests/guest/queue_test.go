@@ -45,6 +45,9 @@ func memoryGroup(t *testing.T, bytes int) (dir string) {
 // Clients that do not read cannot have the daemon killed for the memory that their queues
 // take: it keeps them short, and goes on to serve the others.
 func TestQueueLimit(t *testing.T) {
+	if _, err := os.Stat(kmemleak); err == nil {
+		t.Skip("skipped: KASAN makes each object larger and keeps freed ones, all at the expense of the daemon's group")
+	}
 	f := setup(t)
 	f.create("a", 1)
 	end := f.create("end", 1)

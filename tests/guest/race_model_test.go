@@ -56,8 +56,7 @@ func (m *raceMount) model(round int) {
 	for i := range logs {
 		logs[i] = new([]raceAccess)
 		openers.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
+			runtime.LockOSThread() // for good: another one must not get the same thread after it
 			tids[i] = uint32(unix.Gettid())
 			m.actor(round, 300+i).logAccesses(i, logs[i])
 		})

@@ -305,6 +305,7 @@ type report struct {
 	OpenFlags          uint32 // fcntl(F_GETFL) of its file
 	NewFlags           uint32
 	Direct             bool // the file system has direct I/O
+	Comm               string
 }
 
 func runSteps(file string) (report, error) {
@@ -327,6 +328,7 @@ func runSteps(file string) (report, error) {
 		OpenFlags: uint32(flags),
 		NewFlags:  uint32(flags)&^uint32(unix.O_CLOEXEC) | unix.O_WRONLY,
 		Direct:    p.direct,
+		Comm:      ownName(),
 	}, nil
 }
 
@@ -399,6 +401,9 @@ func expected(t *testing.T, r report, uid, gid uint32, ino, newIno uint64) []not
 				Type: w.typ, Ino: ino, Offset: w.offset, Length: w.length,
 				PID: uint32(r.PID), TID: uint32(r.PID), UID: uid, GID: gid,
 				OpenFlags: r.OpenFlags | w.flags,
+			}
+			if w.typ == notify.TypeOpen {
+				rec.Comm, rec.Flags = comm(r.Comm), notify.FlagComm
 			}
 			if w.created {
 				rec.Ino, rec.OpenFlags = newIno, r.NewFlags|w.flags
