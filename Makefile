@@ -17,7 +17,8 @@ one_version = $(if $(filter 1,$(words $(VERSIONS))),$(VERSIONS),$(error make $@:
 
 # The machine's kernel, for tasks that boot one.
 KERNEL ?= debian11
-on_kernel = $(if $(KERNEL_DIR),,/^$(KERNEL)$$)
+unexport KERNEL # other tasks use all kernels
+on_kernel = KERNEL='$(KERNEL)'
 
 # Debian packages, by what needs them. DEPS=skip leaves out the check.
 DEPS_BASE := binutils busybox-static gcc git make
@@ -120,8 +121,8 @@ lint: ## golangci-lint, shellcheck, and for C checkpatch, sparse and gcc's analy
 .PHONY: guest
 guest: ## one test in a machine: TEST=TestPoll [KERNEL=debian12]; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=...
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	@cd tests && GUEST_TESTS='^$(or $(TEST),$(error set TEST, such as TEST=TestPoll; tests/guest has them))$$' go test -count=1 -v -timeout 30m \
-		-run '$(if $(VERSIONS),^TestScoutFS$$,^TestStandIn$$$(on_kernel))' ./boot
+	@cd tests && $(on_kernel) GUEST_TESTS='^$(or $(TEST),$(error set TEST, such as TEST=TestPoll; tests/guest has them))$$' go test -count=1 -v -timeout 30m \
+		-run '$(if $(VERSIONS),^TestScoutFS$$,^TestStandIn$$)' ./boot
 
 .PHONY: test
 test: lint ## every test that can run; says what it skipped and why
@@ -159,12 +160,12 @@ test-upstream: ## upstream's own suite, unpatched and patched: VERSION=v1.30 SCO
 .PHONY: soak
 soak: ## load in a machine for SOAK=10m, 16 clients, sums checked
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && SOAK=$(or $(SOAK),10m) GUEST_TESTS=TestSoak go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
+	cd tests && $(on_kernel) SOAK=$(or $(SOAK),10m) GUEST_TESTS=TestSoak go test -count=1 -v -timeout 3h -run '^TestStandIn$$' ./boot
 
 .PHONY: chaos
 chaos: ## CHAOS=1000 random kills, umounts and crashes in a machine; SEED=N repeats
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run '^TestStandIn$$$(on_kernel)' ./boot
+	cd tests && $(on_kernel) CHAOS=$(or $(CHAOS),1000) SEED=$(SEED) GUEST_TESTS=TestChaos go test -count=1 -v -timeout 3h -run '^TestStandIn$$' ./boot
 
 .PHONY: sanitize
 sanitize: ## the guest's tests and RACE=2m of races on kernels with sanitizers; on real ScoutFS: VERSION=v1.33 SCOUTFS_SRC=... [KERNELS=kasan] [TEST=regexp] [SEED=N]; PLANT=all: find planted bugs

@@ -215,7 +215,8 @@ func BuildModule(ctx context.Context, k *KernelTree, src ModuleSource) (string, 
 			return "", fmt.Errorf("build module %s: %w", src.Dir, err)
 		}
 	}
-	argv := append([]string{"make", "-C", k.Build, "M=" + out, "KCFLAGS=-Werror", "modules"}, src.Make...)
+	// Type information for BPF would need pahole.
+	argv := append([]string{"make", "-C", k.Build, "M=" + out, "KCFLAGS=-Werror", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"}, src.Make...)
 	if _, err := run.Output(ctx, argv...); err != nil {
 		return "", fmt.Errorf("build module %s for kernel %s: %w", src.Dir, k.Name, err)
 	}

@@ -19,9 +19,9 @@ import (
 // from Debian's packages, by its name for [Kernel]. It is downloaded once and then taken
 // from the cache.
 func KernelSource(ctx context.Context, name string) (string, error) {
-	suite, ok := debianSuites[name]
-	if !ok {
-		return "", fmt.Errorf("find the source of kernel %q: it is not Debian's", name)
+	suite, err := debianSuite(name)
+	if err != nil {
+		return "", err
 	}
 	dir, err := repo.Cached("kernels", name+"-source", func(tmp string) error { return fetchSource(ctx, tmp, name, suite) })
 	if err != nil {
