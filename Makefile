@@ -57,7 +57,7 @@ help: ## list these targets
 		VERSION=v1.30 'release of ScoutFS to do it for, all if not set (demo: the newest)' \
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
 		TEST=TestPoll 'guest, test-rpm, test-screen, test-series: this test only, a regular expression' \
-		KERNEL=debian12 'kernel of guest, soak and chaos, debian11 if not set' \
+		KERNEL=debian12 'kernel of guest, soak and chaos: debian11 (if not set), debian12, debian12-backports' \
 		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside those of Debian' \
 		EL_KERNEL_SRC=folder 'kernel-el: git repository with the source of kernels of the RHEL family' \
 		KERNEL_DIR=folder 'kernel of your own for all machines, see docs/testing.md' \
