@@ -172,6 +172,13 @@ func TestScoutFS(t *testing.T) {
 			onScoutFS(&c, patched, s.Version)
 			c.Append = trustTSC
 			c.Again = guest.MountHangs
+			if race := os.Getenv(guest.EnvRace); race != "" {
+				length, err := time.ParseDuration(race)
+				if err != nil {
+					t.Fatalf("%s: %v", guest.EnvRace, err)
+				}
+				c.Resume = resumeRace(length)
+			}
 			runGuest(t, c)
 		})
 	}

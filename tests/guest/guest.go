@@ -25,6 +25,12 @@ const (
 // EnvVersion is the variable with ScoutFS's release.
 const EnvVersion = "SCOUTFS_VERSION"
 
+// EnvRace is the variable with TestRace's duration, such as 2m.
+const EnvRace = "RACE"
+
+// Raced begins the lines with how long TestRace has raced.
+const Raced = "raced for "
+
 // EnvCounted is set in machines whose clock counts instructions.
 const EnvCounted = "COUNTED"
 

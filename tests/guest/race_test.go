@@ -22,9 +22,6 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm/proto"
 )
 
-// envRace is the variable with TestRace's duration, such as 2m.
-const envRace = "RACE"
-
 // The threads that TestRace has for each mount.
 const (
 	raceOpeners = 3
@@ -100,10 +97,10 @@ func (a *raceActor) nap(most time.Duration) { time.Sleep(time.Duration(a.rand.In
 func TestRace(t *testing.T) {
 	inGuest(t)
 	length := 8 * time.Second
-	if s := os.Getenv(envRace); s != "" {
+	if s := os.Getenv(EnvRace); s != "" {
 		var err error
 		if length, err = time.ParseDuration(s); err != nil {
-			t.Fatalf("%s: %v", envRace, err)
+			t.Fatalf("%s: %v", EnvRace, err)
 		}
 	}
 	seed := uint64(time.Now().UnixNano())
@@ -125,18 +122,22 @@ func TestRace(t *testing.T) {
 		m.mount()
 		r.mounts = append(r.mounts, m)
 	}
-	began := time.Now()
+	began, logged := time.Now(), time.Now()
+	raced := func() {
+		logged = time.Now()
+		t.Logf("%s%v: %v", Raced, time.Since(began).Round(time.Second), r.n)
+	}
 	for round := 0; !t.Failed() && (round == 0 || time.Since(began) < length); round++ {
 		r.storm(round)
 		r.eachMount(func(m *raceMount) { m.model(round) })
 		if round%3 == 2 && !t.Failed() {
 			r.reload(round)
 		}
-		if round%10 == 9 {
-			t.Logf("after %v: %v", time.Since(began).Round(time.Second), r.n)
+		if time.Since(logged) > 30*time.Second {
+			raced()
 		}
 	}
-	t.Logf("%v: %v", time.Since(began).Round(time.Second), r.n)
+	raced()
 	for _, m := range r.mounts {
 		if err := umountPatiently(m.dir); err != nil {
 			t.Errorf("umount %s at the end: %v", m.dir, err)

@@ -167,6 +167,7 @@ func (r *results) goTest(ctx context.Context, root, pkg, version string) {
 	cmd.Env = append(os.Environ(), "VERSIONS="+version)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	run.EndAll(cmd)
 	err := cmd.Run()
 	r.record(pkg, version, &out, err)
 }

@@ -113,6 +113,15 @@ func (c Command) run(ctx context.Context, stdout, stderr io.Writer, both *buffer
 	return fmt.Errorf("run %s: %w\n%s", strings.Join(c.Argv, " "), err, strings.TrimSpace(both.String()))
 }
 
+// EndAll has the end of cmd's context end what the program has started, too, as "go test"
+// starts a test. It is for a program of [Main]: a signal from the terminal no longer
+// reaches those.
+func EndAll(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+}
+
 // Output runs a program in the current folder and returns what it wrote to standard
 // output. See [Command] for the error.
 func Output(ctx context.Context, argv ...string) (string, error) {

@@ -126,7 +126,7 @@ func (o *options) goTest(ctx context.Context, kernelDir, bug string, out io.Writ
 	cmd.Dir = filepath.Join(root, "tests")
 	cmd.Env = append(run.Environ(), "KERNEL_DIR="+kernelDir, "RACE="+o.race.String(), "GUEST_TESTS="+test, plant.Env+"="+bug)
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
-	cmd.WaitDelay = 5 * time.Second
+	run.EndAll(cmd)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
