@@ -21,7 +21,8 @@ import (
 // copies between the kernel and a process, may fail.
 const failures = "/sys/kernel/debug/"
 
-// injectFailures lets any allocation fail, also one that may wait for memory.
+// injectFailures lets any allocation fail, also one that may wait for memory, without a
+// trace of each in the kernel's log.
 func injectFailures(t *testing.T) {
 	t.Helper()
 	for file, text := range map[string]string{
@@ -29,6 +30,9 @@ func injectFailures(t *testing.T) {
 		"fail_page_alloc/ignore-gfp-wait":    "N",
 		"fail_page_alloc/ignore-gfp-highmem": "N",
 		"fail_page_alloc/min-order":          "0",
+		"failslab/verbose":                   "0",
+		"fail_page_alloc/verbose":            "0",
+		"fail_usercopy/verbose":              "0",
 	} {
 		err := os.WriteFile(failures+file, []byte(text), 0)
 		if errors.Is(err, os.ErrNotExist) {

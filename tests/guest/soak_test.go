@@ -339,8 +339,9 @@ func TestSoak(t *testing.T) {
 		}
 		sentTo[n]++
 	}
-	if sentTo[emitted] != len(healthy) {
-		t.Errorf("%d clients were sent everything, not %d", sentTo[emitted], len(healthy))
+	// A kernel with sanitizers is too slow for a load that leaves a client behind.
+	if n := sentTo[emitted]; n < len(healthy) || n > len(healthy) && !sanitized() {
+		t.Errorf("%d clients were sent everything, not %d", n, len(healthy))
 	}
 	delivered := make([]uint64, len(stalled))
 	for i, s := range stalled {
@@ -363,7 +364,7 @@ func TestSoak(t *testing.T) {
 			t.Errorf("stalled client %d: its gaps add up to %d records; %d were dropped by the kernel and %d not delivered",
 				i, got, dropped, missed)
 		}
-		if missed == 0 {
+		if missed == 0 && !sanitized() {
 			t.Errorf("stalled client %d lost nothing: this test is too short", i)
 		}
 		t.Logf("stalled client %d was sent %d records and lost %d", i, delivered[i], missed)

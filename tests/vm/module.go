@@ -183,6 +183,9 @@ type ModuleSource struct {
 	Make  []string          // more arguments for make, such as C=1
 }
 
+// noBTF is a variable for make that leaves out type information for BPF, which needs pahole.
+const noBTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
+
 // BuildModule builds an external module and returns the path of its .ko file, the
 // only one that the build may make. Warnings are errors, and an error holds what
 // the compiler printed. Only one build at a time may use the same Out.
@@ -215,8 +218,7 @@ func BuildModule(ctx context.Context, k *KernelTree, src ModuleSource) (string, 
 			return "", fmt.Errorf("build module %s: %w", src.Dir, err)
 		}
 	}
-	// Type information for BPF would need pahole.
-	argv := append([]string{"make", "-C", k.Build, "M=" + out, "KCFLAGS=-Werror", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"}, src.Make...)
+	argv := append([]string{"make", "-C", k.Build, "M=" + out, "KCFLAGS=-Werror", noBTF, "modules"}, src.Make...)
 	if _, err := run.Output(ctx, argv...); err != nil {
 		return "", fmt.Errorf("build module %s for kernel %s: %w", src.Dir, k.Name, err)
 	}

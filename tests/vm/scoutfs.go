@@ -136,7 +136,7 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 		}
 	}
 	progress("ScoutFS %s (%s): building the module for kernel %s, which takes a minute or two", b.Version, kind, b.Kernel.Version)
-	if err := strictMake(ctx, filepath.Join(tree, "kmod"), "SK_KSRC="+b.Kernel.Build); err != nil {
+	if err := strictMake(ctx, filepath.Join(tree, "kmod"), "SK_KSRC="+b.Kernel.Build, noBTF); err != nil {
 		return err
 	}
 	progress("ScoutFS %s (%s): building the command", b.Version, kind)
