@@ -127,7 +127,8 @@ func TestRace(t *testing.T) {
 		logged = time.Now()
 		t.Logf("%s%v: %v", Raced, time.Since(began).Round(time.Second), r.n)
 	}
-	for round := 0; !t.Failed() && (round == 0 || time.Since(began) < length); round++ {
+	round := 0
+	for ; !t.Failed() && (round == 0 || time.Since(began) < length); round++ {
 		r.storm(round)
 		r.eachMount(func(m *raceMount) { m.model(round) })
 		if round%3 == 2 && !t.Failed() {
@@ -145,7 +146,7 @@ func TestRace(t *testing.T) {
 	}
 	wantNoLeaks(t)
 	must := []string{"attach", "drain", "records", "umount", "quiet points"}
-	if length >= time.Minute {
+	if round >= 20 { // about 2 minutes of a kernel that nothing slows down
 		must = append(must, "aio poll", "busy", "dropped", "dup", "ENODEV", "epoll", "fault", "fdinfo", "fork", "insmod",
 			"rmmod", "SCM_RIGHTS", "share", "umount busy", "umount forced", "umount lazy")
 	}

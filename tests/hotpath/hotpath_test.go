@@ -45,10 +45,10 @@ func check(t *testing.T, patched, unpatched, read string) {
 		t.Fatal(err)
 	}
 	t.Logf("while nobody is listening, an open runs all of %s, which the VFS calls:%s", open, list(hot))
-	// Leave out what makes it a function that returns 0: the call for tracing, which
-	// the kernel turns into a nop, and the return.
+	// Leave out what makes it a function that returns 0: the mark of where calls may go, the
+	// call for tracing, which the kernel turns into a nop, and the return.
 	h.Hot = slices.DeleteFunc(hot, func(i Instruction) bool {
-		return i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
+		return i.Text == "endbr64" || i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
 	})
 	if err := h.Check(); err != nil {
 		t.Error(err)

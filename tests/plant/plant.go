@@ -31,7 +31,12 @@ var Bugs = []Bug{
 	{
 		Name: "no-grace-period", Kernel: "kasan", file: "notify.c",
 		Finds: regexp.MustCompile(`BUG: KASAN: [a-z-]+ in \w*(notify_|lock)`),
-		edits: []edit{{"\tif (wait)\n\t\tsynchronize_rcu();\n", "\t(void)wait;\n"}},
+		// What is to be found is short, and an emulated processor does little at once.
+		edits: []edit{
+			{"\tif (wait)\n\t\tsynchronize_rcu();\n", "\t(void)wait;\n"},
+			{"\tif (unlikely(!ring))\n\t\tgoto out;\n\n\tspin_lock(&ring->lock);\n\n\thead", "\tif (unlikely(!ring))\n\t\tgoto out;\n\n\tudelay(1000);\n\tspin_lock(&ring->lock);\n\n\thead"},
+			{"#include <linux/fs.h>\n", "#include <linux/fs.h>\n#include <linux/delay.h>\n"},
+		},
 	},
 	{
 		Name: "sleep-under-lock", Kernel: "kasan", file: "notify.c",

@@ -227,7 +227,7 @@ func (s *suite) run(ctx context.Context, name, tree string) (results, error) {
 	res, err := vm.Boot(ctx, vm.Config{
 		Kernel:  s.kernel,
 		Argv:    []string{"/bin/sh", "/run.sh"},
-		Modules: []string{"libcrc32c", "dm_mod", "loop"},
+		Modules: []string{"libcrc32c", "dm_mod", "loop", "ext4"}, // the last for Images
 		Files:   files,
 		Disks:   []int64{64 << 30, 64 << 30, 64 << 30, 64 << 30},
 		Images:  []string{s.root},
