@@ -82,18 +82,19 @@ func LoadModule(path string) error {
 	return nil
 }
 
-// mkfs makes the two file systems that the machine may have disks for, each once.
-var mkfs = [2]func() error{makeOnce(0), makeOnce(1)}
+// mkfsOnce makes the two file systems that the machine may have disks for, each once.
+var mkfsOnce = [2]func() error{
+	sync.OnceValue(func() error { return Mkfs(0) }), sync.OnceValue(func() error { return Mkfs(1) }),
+}
 
-func makeOnce(nr int) func() error {
-	return sync.OnceValue(func() error {
-		out, err := exec.Command("scoutfs", "mkfs", "-A", "-f", "-Q", fmt.Sprintf("0,127.0.0.1,%d", 20000+nr),
-			proto.DiskPath(2*nr), proto.DiskPath(2*nr+1)).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("scoutfs mkfs: %w\n%s", err, out)
-		}
-		return nil
-	})
+// Mkfs makes the real ScoutFS that is number 0 or 1, also again.
+func Mkfs(nr int) error {
+	out, err := exec.Command("scoutfs", "mkfs", "-A", "-f", "-Q", fmt.Sprintf("0,127.0.0.1,%d", 20000+nr),
+		proto.DiskPath(2*nr), proto.DiskPath(2*nr+1)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("scoutfs mkfs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Mount creates dir and mounts the file system that EnvFS names there. Real ScoutFS
@@ -104,7 +105,7 @@ func Mount(dir string) error { return MountNr(dir, 0) }
 func MountNr(dir string, nr int) error {
 	source, opts := "none", fmt.Sprintf("fsid=%x", uint64(FSID)+uint64(nr)<<40)
 	if os.Getenv(EnvFS) == ScoutFS {
-		if err := mkfs[nr](); err != nil {
+		if err := mkfsOnce[nr](); err != nil {
 			return err
 		}
 		source, opts = proto.DiskPath(2*nr+1), "quorum_slot_nr=0,metadev_path="+proto.DiskPath(2*nr)

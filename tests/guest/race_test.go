@@ -63,7 +63,10 @@ type raceMount struct {
 	// Held for reading while an opener has a file open, for writing while the files are
 	// made, and while an umount must not find the mount busy.
 	files sync.RWMutex
-	owner sync.Map // inode number -> thread id of the only opener that reads it, in a storm
+	// ScoutFS was told to unmount by force, whether it did or not. The next mount of that
+	// file system waits until somebody fences this one, and nobody here does.
+	forced bool
+	owner  sync.Map // inode number -> thread id of the only opener that reads it, in a storm
 }
 
 // raceActor is a thread of the storm or the model, with its own random numbers.
@@ -246,6 +249,12 @@ func (r *race) reload(round int) {
 // mount mounts and makes the files, which nobody must have open.
 func (m *raceMount) mount() {
 	defer guardMount()()
+	if m.forced {
+		if err := Mkfs(m.nr); err != nil {
+			m.t.Error(err)
+		}
+		m.forced = false
+	}
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		err := MountNr(m.dir, m.nr)
 		if err == nil {
@@ -780,6 +789,15 @@ func (a *raceActor) remount() {
 	}
 	flags := []int{0, 0, 0, unix.MNT_DETACH, unix.MNT_FORCE}[a.rand.IntN(5)]
 	err := unix.Unmount(a.dir, flags)
+	a.forced = flags == unix.MNT_FORCE && isScoutFS()
+	if a.forced && errors.Is(err, unix.EBUSY) { // it goes on with what it has in memory, for a while
+		a.count("umount busy")
+		if !quiet {
+			quiet = true
+			a.files.Lock()
+		}
+		err = umountPatiently(a.dir)
+	}
 	if !quiet && err == nil {
 		a.files.Lock()
 	}
