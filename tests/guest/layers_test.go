@@ -255,8 +255,13 @@ func (f *fs) serveNFS() (dir string) {
 	put("/proc/net/rpc/nfsd.export/channel", fmt.Sprintf("local %s %s %d 65534 65534 0\n", f.dir, never, flags))
 	put("/proc/net/rpc/nfsd.fh/channel", `local 1 \x00000000 `+never+" "+f.dir+"\n")
 	put(ctl+"/versions", "-2 -3 +4 +4.1\n") // the others want an rpcbind
+	put(ctl+"/nfsv4gracetime", "10\n")      // the least, in seconds
 	put(ctl+"/threads", "2\n")
-	put(ctl+"/v4_end_grace", "Y\n") // there was no server before whose clients to wait for
+	// There was no server before whose clients to wait for. A newer kernel waits all the
+	// same if nothing keeps a list of them.
+	if err := os.WriteFile(ctl+"/v4_end_grace", []byte("Y\n"), 0); err != nil && !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("end the grace period: %v", err)
+	}
 
 	dir = "/mnt/nfs" // which the reader may search
 	if err := os.MkdirAll(dir, 0o755); err != nil {
