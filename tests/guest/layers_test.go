@@ -120,8 +120,8 @@ func TestCopiesInKernel(t *testing.T) {
 func TestMeasured(t *testing.T) {
 	const owner, size, page = 4711, 10000, 4096
 	f := setup(t)
-	ino := f.create("a", size)
-	if err := os.Chown(f.path("a"), owner, 0); err != nil {
+	ino := f.create("measured", size) // real ScoutFS keeps it, and its owner
+	if err := os.Chown(f.path("measured"), owner, 0); err != nil {
 		t.Fatal(err)
 	}
 	const policy = "/sys/kernel/security/ima/policy"
@@ -140,7 +140,7 @@ func TestMeasured(t *testing.T) {
 	}
 	f.startDaemon()
 	c := f.dial()
-	fd, err := unix.Open(f.path("a"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(f.path("measured"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
