@@ -137,7 +137,7 @@ func TestPaths(t *testing.T) {
 	for _, name := range []string{"a", deep, everyByte(), "gone", strings.Repeat("n", 255)} {
 		f.create(name, 100)
 	}
-	if err := os.Link(f.path("a"), f.path("b")); err != nil {
+	if err := os.Link(f.path("a"), f.path("another name")); err != nil {
 		t.Fatal(err)
 	}
 	f.startDaemon()
@@ -149,7 +149,7 @@ func TestPaths(t *testing.T) {
 		if got.PathB64 != nil {
 			path = string(got.PathB64)
 		}
-		if path != name && (name != "a" || path != "b") || got.Ino != f.ino(name) {
+		if path != name && (name != "a" || path != "another name") || got.Ino != f.ino(name) {
 			t.Errorf("%q: %+v", name, got)
 		}
 		if got.User != "root" && got.User != "" { // the machine may have no /etc/passwd
