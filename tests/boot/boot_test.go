@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/guest"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/plant"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
@@ -131,6 +132,9 @@ func TestStandIn(t *testing.T) {
 			c.Files["/bin/scoutfs"] = vm.File{Data: []byte(standin.Scoutfs), Mode: 0o755}
 			if name != "debian12" { // which leaves it at that
 				c.Append = trustTSC
+			}
+			if os.Getenv(plant.Env) != "" && sanitizer(k) == "kasan" { // the first report is enough
+				c.Append += " panic_on_warn=1 softlockup_panic=1"
 			}
 			runGuest(t, c)
 		})
