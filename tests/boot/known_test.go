@@ -67,14 +67,14 @@ func knownReports(k *vm.KernelTree) []vm.Known {
 	case "kcsan":
 		// The kernel itself has many such races, most of them meant, and so has ScoutFS.
 		return []vm.Known{{
-			// An interrupt counts up and down what the task that it interrupts counts, and who
-			// waits for a mutex looks at its owner without a lock.
+			// An interrupt counts up and down what the task that it interrupts counts, RCU
+			// looks at that, and who waits for a mutex looks at its owner without a lock.
 			Name: "inside of a lock",
-			Head: regexp.MustCompile(`BUG: KCSAN: data-race in (__rcu_read_(un)?lock / __rcu_read_(un)?lock|mutex_spin_on_owner)\b`),
+			Head: regexp.MustCompile(`BUG: KCSAN: data-race in (__rcu_read_(un)?lock / \w*rcu_\w+|mutex_spin_on_owner)\b`),
 		}, {
 			Name: "data race of others",
 			Head: regexp.MustCompile(`BUG: KCSAN: `),
-			Not:  regexp.MustCompile(`\b_*(scoutfs_)?notify_\w+(\+0x|\.| \[scoutfs\])`),
+			Not:  regexp.MustCompile(`\b_*(scoutfs_)?(ioc_read_)?notify(_\w+)?(\+0x|\.| \[scoutfs\])`),
 		}}
 	case "kasan":
 		var known []vm.Known

@@ -49,7 +49,7 @@ func startSanitizers() {
 
 // ours matches a line of a trace that is in this project's part of the module, and one
 // of a module that was removed since.
-var ours = regexp.MustCompile(`\b_*(scoutfs_)?notify_\w+\+0x|\] 0xffffffffc[0-9a-f]{7}\b`)
+var ours = regexp.MustCompile(`\b_*(scoutfs_)?(ioc_read_)?notify(_\w+)?\+0x|\] 0xffffffffc[0-9a-f]{7}\b`)
 
 // wantNoLeaks checks that no memory was leaked by what the module's notify.c allocates,
 // if the kernel can tell. Not after the module's removal: its functions have no names
