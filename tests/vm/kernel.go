@@ -133,8 +133,8 @@ func OpenKernel(dir string) (*KernelTree, error) {
 const directImage = "vmlinux.pvh"
 
 // unpackImage decompresses the kernel in a bzImage, which has to be compressed with
-// xz or, as Debian's newer ones are, with zstd. An emulated processor spends more time on that than on the
-// rest of the boot: 4.4 of the 7.4 s that Debian 12's takes.
+// xz or, as Debian's newer ones are, with zstd. An emulated processor spends more time
+// on that than on the rest of the boot: 4.4 of the 7.4 s that Debian 12's takes.
 func unpackImage(ctx context.Context, bzImage, out string) error {
 	// The offsets are those of Documentation/x86/boot.rst.
 	const setupSects, magic, payloadOffset, header = 0x1f1, 0x202, 0x248, 0x250

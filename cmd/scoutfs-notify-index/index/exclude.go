@@ -94,6 +94,10 @@ func (x *Exclude) Match(rec *notify.Record) bool {
 	if !ok || now.After(p.expires) {
 		p = x.lookUp(rec.PID)
 		p.expires = now.Add(knownFor)
+		if x.known == nil || len(x.known) > 1<<16 {
+			x.known = make(map[uint32]process)
+		}
+		x.known[rec.PID] = p
 	}
 	// A process that started after the access has got the number since.
 	older := rec.Time().Before(p.start)
@@ -101,11 +105,8 @@ func (x *Exclude) Match(rec *notify.Record) bool {
 		return slices.Contains(x.Comms, comm)
 	} else if comm != "" && comm != p.comm {
 		p.comm, p.start = comm, rec.Time() // it executed another program, or has ended
+		x.known[rec.PID] = p
 	}
-	if x.known == nil || len(x.known) > 1<<16 {
-		x.known = make(map[uint32]process)
-	}
-	x.known[rec.PID] = p
 	return !older && (p.inCGroup || slices.Contains(x.Comms, p.comm))
 }
 
