@@ -113,6 +113,7 @@ type fs struct {
 	dir string
 	notify.Mount
 	mounted bool
+	paths   bool // somebody looked for paths
 }
 
 // setup loads the module with notify support and mounts. When the test ends,
@@ -121,8 +122,27 @@ func setup(t *testing.T) *fs {
 	t.Helper()
 	inGuest(t)
 	insmod(t, Module)
-	t.Cleanup(func() { rmmod(t) })
-	return mountFS(t)
+	var f *fs
+	t.Cleanup(func() {
+		if f != nil && f.paths {
+			awaitUnused(t)
+		}
+		rmmod(t)
+	})
+	f = mountFS(t)
+	return f
+}
+
+// awaitUnused waits until no file system of the module is left. One that was open for a
+// path when it was unmounted ends a moment later, in a thread of the kernel.
+func awaitUnused(t *testing.T) {
+	t.Helper()
+	const refcnt = "/sys/module/scoutfs/refcnt"
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(refcnt); err != nil || strings.TrimSpace(string(b)) == "0" || time.Now().After(end) {
+			return
+		}
+	}
 }
 
 func mountFS(t *testing.T) *fs {

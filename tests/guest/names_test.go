@@ -269,6 +269,7 @@ func TestPathsUnder(t *testing.T) {
 		f.create(name, 10)
 	}
 	f.startDaemon()
+	f.paths = true
 	tl := (&fs{t: t, dir: f.path("in"), Mount: f.Mount}).tail("-paths")
 	tl.until("hello")
 	// What is not found in time is left out, so each is touched until one comes.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +39,7 @@ type object struct {
 
 func (f *fs) tail(args ...string) *tailing {
 	f.t.Helper()
+	f.paths = f.paths || slices.Contains(args, "-paths")
 	tl := &tailing{t: f.t, cmd: exec.Command(Command, append(append([]string{"tail", "-json"}, args...), f.dir)...)}
 	tl.cmd.Stderr = &tl.stderr
 	out, err := tl.cmd.StdoutPipe()

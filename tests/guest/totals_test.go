@@ -125,6 +125,7 @@ func TestRecordTotals(t *testing.T) {
 	d := f.startDaemon()
 	live := observe(t, f.dir)
 	file := filepath.Join(t.TempDir(), "access.rec")
+	f.paths = true
 	rec := exec.CommandContext(t.Context(), Command, "record", "-paths", "-count", fmt.Sprint(files*(reads+1)), file, f.dir)
 	var errs strings.Builder
 	rec.Stderr = &errs
