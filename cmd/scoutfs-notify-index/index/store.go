@@ -64,9 +64,9 @@ type Store struct {
 	// Of the one goroutine that writes.
 	log     log
 	journal *os.File
-	number  uint64 // of the journal
-	size    int64  // of the journal, whole frames only
-	started time.Time
+	number  uint64    // of the journal
+	size    int64     // of the journal, whole frames only
+	started time.Time // when the first of it was written
 	frame   []byte
 	frozen  *table     // that is being flushed, nil for none
 	flushed chan error // the end of that
@@ -274,6 +274,9 @@ func (s *Store) Write(events []byte) error {
 
 // append writes frames to the journal, all or none.
 func (s *Store) append() error {
+	if s.size == 0 {
+		s.started = s.now()
+	}
 	if _, err := s.journal.Write(s.frame); err != nil {
 		return errors.Join(err, s.rewind())
 	}

@@ -337,6 +337,26 @@ func TestFlushFails(t *testing.T) {
 	check("after the next flush")
 }
 
+// What comes after days without an event is not of the hour of the last flush.
+func TestIdleDays(t *testing.T) {
+	s, now := testStore(t, memoryDir(t), Limits{Flush: time.Second})
+	defer s.release()
+	for i := range uint64(2) {
+		mustWrite(t, s, hello(MillisOf(*now)), opened(i+1, 7, MillisOf(*now)))
+		if err := s.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.endFlush(<-s.flushed); err != nil {
+			t.Fatal(err)
+		}
+		s.mergers.Wait()
+		if !slices.ContainsFunc(s.Segments(), func(g Segment) bool { return g.Last == MillisOf(*now) && g.Hour == g.Last.hours() }) {
+			t.Errorf("at %v: %+v", now, s.Segments())
+		}
+		*now = now.Add(4 * 24 * time.Hour)
+	}
+}
+
 // Merging segments changes nothing that is told of an inode, and leaves few.
 func TestCompact(t *testing.T) {
 	dir := memoryDir(t)
