@@ -48,6 +48,7 @@ Commands:
   last     show who accessed files last, and when
   stat     show what a store has and what it has missed
   merge    make one store of those of several nodes
+  vacuum   find deleted files, for follow to forget them
   version  print the version
   help     print this text, or with the name of a command its flags
 
@@ -92,6 +93,7 @@ type command func(ctx context.Context, env *environment, args []string) error
 
 var commands = map[string]command{
 	"follow": runFollow, "cold": runCold, "hot": runHot, "last": runLast, "stat": runStat, "merge": runMerge,
+	"vacuum": runVacuum,
 }
 
 func main() {
@@ -149,8 +151,12 @@ type stores struct {
 	from []string
 }
 
-func (s *stores) flags(flags *flag.FlagSet) {
+func (s *stores) rootFlag(flags *flag.FlagSet) {
 	flags.StringVar(&s.root, "root", storeRoot, "look for the store in the folder of `directory` that is named by the file system's id")
+}
+
+func (s *stores) flags(flags *flag.FlagSet) {
+	s.rootFlag(flags)
 	flags.Func("from", "look at the store in `directory` instead, and at each further one: the stores of all nodes of a cluster, or what merge made of them", func(dir string) error {
 		if dir == "" {
 			return errors.New("an empty string: name a directory")

@@ -27,6 +27,9 @@ type storeStatus struct {
 	Recent   int             `json:"recent_inodes"` // not in segments yet
 	Bytes    int64           `json:"bytes"`
 	Nodes    []nodeStatus    `json:"nodes"`
+
+	Kept     index.Kept     `json:"kept"`
+	Vacuumed index.Vacuumed `json:"vacuumed"`
 }
 
 type nodeStatus struct {
@@ -76,7 +79,7 @@ func runStat(ctx context.Context, env *environment, args []string) error {
 }
 
 func statusOf(v *index.View) *storeStatus {
-	st := &storeStatus{Dir: v.Dir, FSID: v.FSID, Segments: v.Segments(), Recent: v.Recent()}
+	st := &storeStatus{Dir: v.Dir, FSID: v.FSID, Segments: v.Segments(), Recent: v.Recent(), Kept: v.Kept, Vacuumed: v.Vacuumed}
 	for _, s := range st.Segments {
 		st.Bytes += s.Size
 	}
@@ -98,6 +101,18 @@ func (st *storeStatus) text(now index.Millis, gaps int) string {
 	}
 	fmt.Fprintf(&b, "%s: file system %v, %d segments with %d entries in %d bytes, %d inodes since the last flush\n",
 		cli.Printable(st.Dir), st.FSID, len(st.Segments), entries, st.Bytes, st.Recent)
+	if st.Kept != (index.Kept{}) {
+		long := "for ever"
+		if st.Kept.All > 0 {
+			long = "for " + formatAge(st.Kept.All) + " after the last access"
+		}
+		fmt.Fprintf(&b, "  keeps inodes %s, told apart by hour for %s, by day for %s; ", long, formatAge(st.Kept.Hours), formatAge(st.Kept.Days))
+		if v := st.Vacuumed; v.Time > 0 {
+			fmt.Fprintf(&b, "last vacuum %v: %d deleted ones dropped\n", v.Time, v.Entries)
+		} else {
+			fmt.Fprint(&b, "no vacuum so far\n")
+		}
+	}
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
 		d := index.DoubtOf(&n.Node, 1, now)

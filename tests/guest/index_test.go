@@ -30,9 +30,10 @@ type index struct {
 // archiver is the user whose accesses the index leaves out.
 const archiver = 993
 
-func (f *fs) startIndex() *index {
+func (f *fs) startIndex(flags ...string) *index {
 	f.t.Helper()
-	x := &index{t: f.t, cmd: exec.Command(Index, "follow", "-flush", "1s", "-exclude", fmt.Sprint("uid=", archiver), f.dir)}
+	args := append([]string{"follow", "-flush", "1s", "-exclude", fmt.Sprint("uid=", archiver)}, flags...)
+	x := &index{t: f.t, cmd: exec.Command(Index, append(args, f.dir)...)}
 	x.cmd.Stderr = &x.stderr
 	if err := x.cmd.Start(); err != nil {
 		f.t.Fatal(err)
@@ -74,15 +75,27 @@ type indexNode struct {
 	Samples []struct{ Time, Seq uint64 }
 }
 
+// indexStat is what "stat -json" says.
+type indexStat struct {
+	Nodes    []indexNode
+	Segments []struct{ Span, Entries int }
+	Vacuumed struct{ Entries int }
+}
+
 // await waits until the index's store is as it should be.
 func (f *fs) await(what string, ok func(*indexNode) bool) *indexNode {
+	f.t.Helper()
+	return &f.awaitStat(what, func(st *indexStat) bool { return ok(&st.Nodes[0]) }).Nodes[0]
+}
+
+func (f *fs) awaitStat(what string, ok func(*indexStat) bool) *indexStat {
 	f.t.Helper()
 	var stdout, stderr string
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		stdout, stderr, _ = run(f.t, Index, "stat", "-json", f.dir)
-		var st struct{ Nodes []indexNode }
-		if json.Unmarshal([]byte(stdout), &st) == nil && len(st.Nodes) == 1 && ok(&st.Nodes[0]) {
-			return &st.Nodes[0]
+		var st indexStat
+		if json.Unmarshal([]byte(stdout), &st) == nil && len(st.Nodes) == 1 && ok(&st) {
+			return &st
 		}
 	}
 	f.t.Fatalf("the index does not get to %s:\n%s%s", what, stdout, stderr)
@@ -360,6 +373,53 @@ func TestIndexClock(t *testing.T) {
 		if got, stderr := f.coldFiles(mark, "-certain"); !slices.Equal(got, []string{"cold"}) {
 			t.Errorf("certainly cold are %q\n%s", got, stderr)
 		}
+	}
+	x.stop()
+}
+
+// vacuum finds the file that was deleted, and follow forgets it, and no other.
+func TestIndexVacuum(t *testing.T) {
+	f := setup(t)
+	if !isScoutFS() {
+		t.Skip("the stand-in cannot list its inodes")
+	}
+	f.clear()
+	f.create("kept", 4096)
+	f.create("deleted", 4096)
+	ino := fmt.Sprint(f.ino("deleted"))
+	unix.Sync()
+	f.startDaemon()
+	x := f.startIndex("-hours", "1h", "-days", "1h")
+	f.await("the daemon", func(n *indexNode) bool { return n.Connected && len(n.Samples) > 0 })
+	f.read("kept")
+	f.read("deleted")
+	f.await("the reads", func(n *indexNode) bool { return n.Records >= 4 })
+	if err := os.Remove(f.path("deleted")); err != nil {
+		t.Fatal(err)
+	}
+	const step = 4 * 24 * time.Hour
+	setClock(t, step)
+	t.Cleanup(func() { setClock(t, -step) })
+	f.await("the step", func(n *indexNode) bool { return len(n.Steps) == 1 })
+	f.read("kept")
+	const spanAll = 3
+	f.awaitStat("what is old", func(st *indexStat) bool {
+		return slices.ContainsFunc(st.Segments, func(s struct{ Span, Entries int }) bool { return s.Span == spanAll && s.Entries >= 2 })
+	})
+	stdout, stderr, status := run(t, Index, "vacuum", f.dir)
+	if status != 0 || !strings.HasPrefix(stdout, "1 of ") {
+		t.Fatalf("vacuum: status %d\n%s%s", status, stdout, stderr)
+	}
+	f.read("kept") // for a flush
+	f.awaitStat("the vacuum", func(st *indexStat) bool { return st.Vacuumed.Entries == 1 })
+	if stdout, stderr, status := run(t, Command, "last", "-inodes", f.dir, ino); status != 0 || !strings.Contains(stdout, "not accessed while observed") {
+		t.Errorf("the deleted file: status %d\n%s%s", status, stdout, stderr)
+	}
+	if last, opens, reads, _ := f.last("kept"); last.IsZero() || opens < 3 || reads < 3 {
+		t.Errorf("the file that was kept: %v, %d opens, %d reads", last, opens, reads)
+	}
+	if stdout, stderr, status := run(t, Index, "stat", f.dir); status != 0 || !strings.Contains(stdout, "1 deleted ones dropped") {
+		t.Errorf("stat: status %d\n%s%s", status, stdout, stderr)
 	}
 	x.stop()
 }

@@ -93,7 +93,11 @@ func (s *Store) compact() {
 		defer s.mergers.Done()
 		defer s.merging.Unlock()
 		for ctx.Err() == nil {
-			j, ok := plan(s.Segments(), MillisOf(s.now()), &s.limits)
+			segments := s.Segments()
+			j, ok := plan(segments, MillisOf(s.now()), &s.limits)
+			if !ok {
+				j, ok = s.planVacuum(segments)
+			}
 			if !ok {
 				return
 			}
@@ -118,24 +122,21 @@ func (s *Store) run(j *job) error {
 	for i, r := range readers {
 		sources[i] = r
 	}
-	var keep func(*Entry) bool
-	var oldest Millis
-	if j.into.Span == SpanAll && s.limits.Keep > 0 {
-		oldest = MillisOf(s.now().Add(-s.limits.Keep))
-		keep = func(e *Entry) bool { return e.Last >= oldest }
+	d, err := s.newDropper(j.into.Span)
+	if err != nil {
+		return err
 	}
-	seg, err := s.writeSegment(sources, keep)
+	defer d.close()
+	seg, err := s.writeSegment(sources, d.keep)
 	if err != nil {
 		return err
 	}
 	s.point("merged segment")
 	seg.Span, seg.Tier, seg.Hour = j.into.Span, j.into.Tier, j.into.Hour
-	gone := func(g Segment) bool { return slices.ContainsFunc(j.from, func(f Segment) bool { return f.ID == g.ID }) }
+	merged := func(g Segment) bool { return slices.ContainsFunc(j.from, func(f Segment) bool { return f.ID == g.ID }) }
 	err = s.commit(func(m *manifest) {
-		m.Segments = append(slices.DeleteFunc(m.Segments, gone), seg)
-		if oldest > 0 {
-			m.Nodes[0].forget(oldest)
-		}
+		m.Segments = append(slices.DeleteFunc(m.Segments, merged), seg)
+		d.note(m, MillisOf(s.now()))
 	})
 	if err != nil {
 		os.Remove(segmentPath(s.dir, seg.ID))
@@ -146,5 +147,5 @@ func (s *Store) run(j *job) error {
 		os.Remove(segmentPath(s.dir, g.ID)) // the next start tries again
 		s.point("removal of a segment")
 	}
-	return nil
+	return d.done()
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
@@ -35,6 +36,15 @@ type manifest struct {
 	Journal  uint64    `json:"journal"` // the first that counts; all after it do, too
 	Segments []Segment `json:"segments"`
 	Nodes    []Node    `json:"nodes"` // one, but in a merged store; as of the first journal's start
+	Kept     Kept      `json:"kept"`
+	Vacuumed Vacuumed  `json:"vacuumed"`
+}
+
+// Kept is how long the process that wrote a store last keeps what; see [Limits].
+type Kept struct {
+	Hours time.Duration `json:"hours_ns"`
+	Days  time.Duration `json:"days_ns"`
+	All   time.Duration `json:"all_ns"` // 0: for ever
 }
 
 // Segment is what the manifest says of a file of entries.

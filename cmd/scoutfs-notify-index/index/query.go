@@ -13,6 +13,18 @@ import (
 // seq, in any order.
 type Walk func(seq uint64, f func(ino uint64)) error
 
+const everything = ^uint64(0) // a transaction after all others
+
+// listAll returns what walk finds, sorted.
+func listAll(walk Walk, seq uint64) ([]uint64, error) {
+	var inos []uint64
+	if err := walk(seq, func(ino uint64) { inos = append(inos, ino) }); err != nil {
+		return nil, err
+	}
+	slices.Sort(inos)
+	return slices.Compact(inos), nil
+}
+
 // ErrShort: observation began too late to call anything cold.
 var ErrShort = errors.New("not observed for long enough")
 
@@ -36,12 +48,10 @@ func Cold(views []*View, cutoff Millis, walk Walk, f func(e *Entry, seen bool) e
 	if err != nil {
 		return 0, err
 	}
-	var inos []uint64
-	if err := walk(seq, func(ino uint64) { inos = append(inos, ino) }); err != nil {
+	inos, err := listAll(walk, seq)
+	if err != nil {
 		return 0, err
 	}
-	slices.Sort(inos)
-	inos = slices.Compact(inos)
 	files = len(inos)
 
 	// unseen is for all before ino, of which no store has an access.

@@ -125,6 +125,8 @@ func (s *Store) open() error {
 		return fmt.Errorf("open %s: %w", s.dir, ErrMerged)
 	}
 	s.manifest = *m
+	l := &s.limits
+	s.manifest.Kept = Kept{Hours: l.Hours, Days: l.Days, All: l.Keep} // written with the next change
 	if err := s.check(); err != nil {
 		return err
 	}

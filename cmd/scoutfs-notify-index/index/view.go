@@ -20,6 +20,9 @@ type View struct {
 	FSID  notify.ID
 	Nodes []Node
 
+	Kept     Kept     // zero for a merged store
+	Vacuumed Vacuumed // likewise
+
 	segments []Segment
 	readers  []*segmentReader
 	recent   []Entry // of the journals, sorted
@@ -53,7 +56,7 @@ func openView(dir string, fsid notify.ID) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{Dir: dir, FSID: m.FSID, Nodes: m.Nodes, segments: m.Segments}
+	v := &View{Dir: dir, FSID: m.FSID, Nodes: m.Nodes, Kept: m.Kept, Vacuumed: m.Vacuumed, segments: m.Segments}
 	if err := v.load(m); err != nil {
 		v.Close()
 		return nil, err
