@@ -55,16 +55,17 @@ func (s *step) notes() []string {
 	for _, l := range s.leftOut {
 		all = append(all, fmt.Sprintf("%s: left out the change to %s, which is gone", s.patch.Name, l))
 	}
-	if s.again {
+	switch {
+	case s.again:
 		all = append(all, fmt.Sprintf("%s: did not apply, the conflict was resolved as it was before; read the result", s.patch.Name))
-	} else if s.merged {
+	case s.merged:
 		all = append(all, fmt.Sprintf("%s: did not apply unchanged, git merged it; read the result", s.patch.Name))
 	}
 	return all
 }
 
 // exact reports whether the whole patch applied unchanged.
-func (s *step) exact() bool { return !s.merged && len(s.leftOut) == 0 }
+func (s *step) exact() bool { return !s.merged && !s.again && len(s.leftOut) == 0 }
 
 // errConflict means that carry left a conflict in the clone.
 var errConflict = errors.New("the patch does not apply")
@@ -87,7 +88,6 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 	if len(leftOut) > 0 && c.am(ctx, s.patch, false) == nil {
 		return s, nil
 	}
-	s.merged = true
 	if err := c.am(ctx, s.patch, true); err != nil {
 		// git am only waits after a conflict.
 		if ctx.Err() != nil || c.inProgress() != "am" {
@@ -97,8 +97,13 @@ func (r *reference) carry(ctx context.Context, c *clone, i int) (*step, error) {
 			_, err := c.git(ctx, "am", "--continue")
 			return s, err
 		}
-		return s, fmt.Errorf("%s: %w\n%w", s.patch.Name, errConflict, err)
+		conflict := fmt.Errorf("%s: %w%s", s.patch.Name, errConflict, c.conflicts(ctx))
+		if len(c.conflicting(ctx)) == 0 { // nothing but git's words says why
+			conflict = fmt.Errorf("%w\n%w", conflict, err)
+		}
+		return s, conflict
 	}
+	s.merged = true
 	return s, nil
 }
 

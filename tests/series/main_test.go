@@ -24,7 +24,7 @@ func withMain(t *testing.T) *upstream {
 	if status != 1 {
 		t.Fatalf("exit status %d, not 1\n%s", status, out)
 	}
-	contains(t, out, "main: from the series for v1.2, 1 commits before it", "scoutfs_file_read_iter calls the read hook 0 times",
+	contains(t, out, "main: from the series for v1.2, 1 commit before it", "scoutfs_file_read_iter calls the read hook 0 times",
 		"make rebase FROM=v1.2 TO=main goes on from there")
 
 	c := u.work(series.Main)
@@ -78,7 +78,7 @@ func TestMainSeries(t *testing.T) {
 		t.Errorf("exit status %d, not %d", status, upstreamRelease)
 	}
 	contains(t, out, "newest v1.3, supported v1.2: series applies (not built), make rebase TO=v1.3")
-	contains(t, u.must("rebase", "-to", "v1.3"), "v1.3: from the series for main, 1 commits before it", "v1.3: 3 patches written")
+	contains(t, u.must("rebase", "-to", "v1.3"), "v1.3: from the series for main, 1 commit before it", "v1.3: 3 patches written")
 	if n := strings.Count(u.read("v1.3", "0002"), "\n+\tscoutfs_notify_read("); n != 2 {
 		t.Errorf("%d read hooks instead of 2", n)
 	}
@@ -89,7 +89,7 @@ func TestMainSeries(t *testing.T) {
 	u.git("checkout", "-q", "-b", "fixes", "v1.2")
 	u.commit("v1.4", map[string]string{"README": "z\n"})
 	u.git("tag", "v1.4")
-	contains(t, u.must("rebase", "-to", "v1.4"), "v1.4: from the series for v1.2, 1 commits before it")
+	contains(t, u.must("rebase", "-to", "v1.4"), "v1.4: from the series for v1.2, 1 commit before it")
 }
 
 // What a new tip does to the read path is named in the line, and nothing is written.

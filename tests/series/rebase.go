@@ -88,7 +88,7 @@ func (o *options) chooseFrom(ctx context.Context) error {
 		return fmt.Errorf("rebase to %s: it contains nothing that has a series; name one with -from", o.to)
 	}
 	o.from = version
-	o.report(o.to, "from the series for %s, %d commits before it", version, commits)
+	o.report(o.to, "from the series for %s, %s before it", version, count(commits, "commit"))
 	return nil
 }
 
@@ -123,7 +123,11 @@ func (o *options) nearest(ctx context.Context, rev string) (version string, comm
 // main.
 func (o *options) target(ctx context.Context, to string) (string, error) {
 	if to != series.Main {
-		return "refs/tags/" + to, nil
+		_, err := findCommit(ctx, o.src, nil, "refs/tags/"+to)
+		if errors.Is(err, errNoCommit) {
+			err = fmt.Errorf("%w; upstream may not have released it yet, or: git -C %s fetch --tags", err, o.src)
+		}
+		return "refs/tags/" + to, err
 	}
 	tip, _, err := o.findBranch(ctx)
 	if err == nil && tip == "" {
@@ -188,34 +192,20 @@ func (o *options) rebase(ctx context.Context, r *reference, to string) error {
 	if err != nil {
 		return err
 	}
+	at := done // the patch that is carried
 	err = r.carryAll(ctx, b.c, done, func(s *step) {
 		for _, n := range s.notes() {
 			o.report(to, "%s", n)
 		}
+		at++
 	})
 	if errors.Is(err, errConflict) {
-		return b.person("%v\n%s%s: resolve it, git add, then git am --continue", err, b.sides(ctx), to)
+		return b.person("%v\n\n%s\n%s: resolve it in the clone, git add, then git am --continue", err, b.conflict(ctx, at-1), to)
 	}
 	if err != nil {
 		return err
 	}
 	return b.finish(ctx)
-}
-
-// sides says, in lines, what upstream changed in each file with a conflict, and why.
-func (b *rebase) sides(ctx context.Context) string {
-	var all strings.Builder
-	for _, file := range b.c.conflicting(ctx) {
-		out, err := b.c.git(ctx, "log", "--no-merges", "--format=%h %s", b.r.commits[0]+".."+b.base, "--", file)
-		if err != nil {
-			out = err.Error()
-		}
-		fmt.Fprintf(&all, "%s: upstream's commits to %s, the newest first (git show has their reasons):\n", b.to, file)
-		for line := range strings.Lines(out) {
-			fmt.Fprintf(&all, "  %s\n", strings.TrimSpace(line))
-		}
-	}
-	return all.String()
 }
 
 // remember has git keep how a person resolves a conflict, beside the clones, and do the
@@ -231,8 +221,11 @@ func (b *rebase) remember(ctx context.Context, c *clone) error {
 	if err := os.Symlink(kept, filepath.Join(c.dir, ".git", "rr-cache")); err != nil {
 		return err
 	}
-	for _, key := range []string{"rerere.enabled", "rerere.autoUpdate"} {
-		if _, err := c.git(ctx, "config", "--local", key, "true"); err != nil {
+	for _, setting := range [][]string{
+		{"rerere.enabled", "true"}, {"rerere.autoUpdate", "true"},
+		{"merge.conflictStyle", "diff3"}, // a conflict has what was there before, too
+	} {
+		if _, err := c.git(ctx, append([]string{"config", "--local"}, setting...)...); err != nil {
 			return err
 		}
 	}
@@ -304,7 +297,7 @@ func (b *rebase) create(ctx context.Context) (*clone, error) {
 		return nil, err
 	}
 	if _, err = c.git(ctx, "checkout", "-q", "-b", b.branch, rev); err != nil {
-		err = fmt.Errorf("check out %s: %w\nIs the tag there? git -C %s fetch --tags", b.to, err, b.src)
+		err = fmt.Errorf("check out %s: %w", b.to, err)
 	} else if b.base, err = c.commit(ctx, "HEAD"); err == nil {
 		_, err = c.git(ctx, "config", "--local", baseKey, b.base)
 	}
@@ -368,6 +361,7 @@ func (b *rebase) finish(ctx context.Context) error {
 	}
 	built := "not built: no -kbuild"
 	if b.kbuild != "" {
+		b.progress("building %s, which takes minutes", b.to)
 		if err := b.c.build(ctx, b.kbuild); errors.Is(err, errBuild) {
 			return b.person("%v", err)
 		} else if err != nil {

@@ -106,15 +106,23 @@ func TestRebaseSeesTheSecondReadPath(t *testing.T) {
 func TestRebaseConflict(t *testing.T) {
 	u := newUpstream(t)
 	changed := strings.Replace(readIter, "\tstand_in_unlock(iocb);\n\n\treturn ret;", "\treturn stand_in_unlock(iocb, ret);", 1)
-	u.commit("v1.3", map[string]string{"kmod/src/file.c": fileH + changed + tailC})
+	u.commit("elsewhere", map[string]string{"kmod/src/file.c": strings.Replace(fileH, "\n", "\n/* more */\n", 1) + readIter + tailC})
+	u.commit("v1.3\n\nThe end of the lock has the last word.\n\nSigned-off-by: S <s@example.org>", map[string]string{"kmod/src/file.c": fileH + changed + tailC})
 	u.git("tag", "v1.3")
 	args := []string{"rebase", "-from", "v1.1", "-to", "v1.3"}
 	out, status := u.run(args...)
 	if status != 1 {
 		t.Errorf("exit status %d, not 1", status)
 	}
-	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not apply", "kmod/src/file.c", "git am --continue",
-		"upstream's commits to kmod/src/file.c", " v1.3\n", " v1.2\n")
+	contains(t, out, "0002-scoutfs-tell-the-reader.patch: the patch does not apply in kmod/src/file.c\n", "git am --continue",
+		"Why the series changes it (0002-scoutfs-tell-the-reader.patch):\n\n    scoutfs: tell the reader\n",
+		"Why upstream changed kmod/src/file.c there:\n\n", " v1.3\n\n    The end of the lock has the last word.\n",
+		"\n    <<<<<<< HEAD\n", "\n    |||||||", "\n    >>>>>>> scoutfs: tell the reader\n")
+	for _, no := range []string{"elsewhere", "Signed-off-by", "--skip", "git merged it"} {
+		if strings.Contains(out, no) {
+			t.Errorf("the report has %q:\n%s", no, out)
+		}
+	}
 
 	if out, status = u.run(args...); status != 1 {
 		t.Errorf("exit status %d while git am waits, not 1", status)
@@ -317,7 +325,7 @@ func TestRebaseErrors(t *testing.T) {
 		want string
 	}{
 		{[]string{"rebase", "-from", "v1.1"}, "the flag -to is missing"},
-		{[]string{"rebase", "-from", "v1.1", "-to", "v1.9"}, "check out v1.9"},
+		{[]string{"rebase", "-from", "v1.1", "-to", "v1.9"}, "no such tag or commit; upstream may not have released it yet"},
 		{[]string{"rebase", "-from", "v1.9", "-to", "v1.2"}, "open the series for v1.9"},
 		{[]string{"rebase", "-from", "v1.1", "-to", "../x"}, "releases are tags like"},
 		{[]string{"regenerate", "-from", "v1.9"}, "no such series"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -47,6 +48,15 @@ func upstreamCheck(ctx context.Context, o *options) (status int, err error) {
 func (o *options) detail(text string) {
 	if o.details {
 		fmt.Fprintln(o.errs, text)
+	}
+}
+
+// progress prints a line for somebody who waits at a terminal. cron would mail it.
+func (o *options) progress(format string, args ...any) {
+	if f, ok := o.errs.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintf(f, "series: "+format+"\n", args...)
+		}
 	}
 }
 
@@ -214,6 +224,7 @@ func (o *options) tryOn(ctx context.Context, r *reference, version, rev string) 
 	case o.kbuild == "":
 		return "", result, nil
 	}
+	o.progress("building the series for %s on %.8s, which takes minutes", r.Version, base)
 	if err := c.build(ctx, o.kbuild); errors.Is(err, errBuild) {
 		o.detail(err.Error())
 		return "series applies, but does not build", nil, nil
