@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -42,6 +43,62 @@ func TestKernels(t *testing.T) {
 	}
 	if len(all) != 2 || all[0].kernels != "/root/dkms/kernels.txt" || all[1].kernels != filepath.Join(dir, "v1.30", "kernels.txt") {
 		t.Errorf("releases %+v", all)
+	}
+}
+
+// Which release is built for which kernel, as in upstream's release notes (RHEL 9.8 from
+// v1.32 on, none of RHEL 10) and in the README's table.
+func TestSupportedKernels(t *testing.T) {
+	p, err := openProject("../..", func(string) string { return "" }, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// From which release on; "" is none.
+	since := map[string]string{
+		"3.10.0-1160.119.1.el7.x86_64":      "",
+		"4.18.0-553.66.1.el8_10.x86_64":     "v1.28",
+		"5.10.0-32-amd64":                   "v1.28",
+		"5.10.223":                          "v1.28",
+		"5.14.0-70.13.1.el9_0.x86_64":       "v1.28",
+		"5.14.0-427.42.1.el9_4.x86_64":      "v1.28",
+		"5.14.0-427.42.1.el9_4.x86_64+rt":   "v1.28",
+		"5.14.0-570.32.1.el9_6.x86_64":      "v1.28",
+		"5.14.0-570.el9.x86_64":             "v1.28", // CentOS Stream
+		"5.14.0-1.el9_8.x86_64":             "v1.32",
+		"5.14.0-1.el9_10.x86_64":            "v1.32",
+		"5.15.0-1.el9uek.x86_64":            "",
+		"6.1.0-50-amd64":                    "",
+		"6.12.0-55.24.1.el10_0.x86_64":      "",
+		"6.12.0-1.5.14.0.el9_4.el10.x86_64": "",
+	}
+	for _, r := range p.releases {
+		text, err := os.ReadFile(r.kernels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expr, isLine := strings.CutSuffix(string(text), "\n")
+		re, err := regexp.CompilePOSIX(expr)
+		if !isLine || strings.ContainsAny(expr, "\n\"$`\\") || err != nil {
+			// stage.sh puts it into quotes
+			t.Errorf("%s: %q is not one regular expression without \", $, ` or \\: %v", r.kernels, text, err)
+			continue
+		}
+		for kernel, from := range since {
+			if want := from != "" && series.Compare(r.Version, from) >= 0; re.MatchString(kernel) != want {
+				t.Errorf("%s: built for kernel %s: %v, should be %v", r.Version, kernel, !want, want)
+			}
+		}
+		el9 := "EL9"
+		if !re.MatchString("5.14.0-1.el9_8.x86_64") {
+			el9 = "EL9 up to 9.7"
+		}
+		if row := "\n| " + r.Version + " | EL8, " + el9 + " |"; !strings.Contains(string(readme), row) {
+			t.Errorf("README.md's table has no row %q", row[1:])
+		}
 	}
 }
 

@@ -570,6 +570,11 @@ func TestCompileCheck(t *testing.T) {
 	install(ks[0])
 	try(broken, "broken on purpose", "COMPILE_CHECK=1")
 	try(first, "", "COMPILE_CHECK=1")
+	// A kernel that the release is not for is left out.
+	m.sh("mkdir -p /usr/src/kernels/other/include/config; echo 6.12.0-1.el10_0.x86_64 > /usr/src/kernels/other/include/config/kernel.release; " +
+		"echo 'modules: ; exit 1' > /usr/src/kernels/other/Makefile")
+	try(first, "", "COMPILE_CHECK=1")
+	try(first, "supports none: 6.12.0-1.el10_0.x86_64", "KERNEL_SRC=/usr/src/kernels/other")
 	// KERNEL_SRC takes precedence over installed headers.
 	try(broken, "", "COMPILE_CHECK=1", "KERNEL_SRC="+headers(ks[1]))
 }
