@@ -273,10 +273,10 @@ index: ## the indexes of dist/ for dnf and apt
 	$(packages) index
 
 .PHONY: mock
-mock: ## rebuild the source packages with mock: CHROOT=el8|el9 SCOUTFS_SRC=... [COMPILE_CHECK=1]
+mock: ## rebuild the source packages with mock: CHROOT=el8|el9|el10 SCOUTFS_SRC=... [COMPILE_CHECK=1]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_PACKAGES))
-	$(packages) mock $(or $(CHROOT),$(error set CHROOT=el8 or CHROOT=el9)) $(VERSIONS)
+	$(packages) mock $(or $(CHROOT),$(error set CHROOT=el8, CHROOT=el9 or CHROOT=el10)) $(VERSIONS)
 
 .PHONY: release
 release: ## check that a release is due and tag it; DRY=1 checks only

@@ -196,7 +196,7 @@ func TestMock(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if err := p.mock(t.Context(), []string{"el7"}); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el8, el9`) {
+	if err := p.mock(t.Context(), []string{"el7"}); err == nil || !strings.Contains(err.Error(), `no chroot "el7", only el10, el8, el9`) {
 		t.Errorf("error %v", err)
 	}
 	if err := p.mock(t.Context(), []string{"../mock/el9"}); err == nil {

@@ -33,7 +33,7 @@ func TestMock(t *testing.T) {
 	packages(t)
 	m := builder(t, buildOnce.dir)
 	m.sh("cat > /usr/bin/mock <<'END'\n" + rebuilder + "END\nchmod +x /usr/bin/mock")
-	for _, chroot := range []string{"el8", "el9"} {
+	for _, chroot := range []string{"el8", "el9", "el10"} {
 		if out, err := tryBuild(m, first, []string{"DIST_DIR=/out/" + chroot}, "mock", chroot); err != nil {
 			t.Fatalf("build mock %s: %v\n%s", chroot, err, out)
 		}
