@@ -6,8 +6,10 @@ package hotpath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -109,6 +111,49 @@ func within(reloc, addr string) bool {
 type Hook struct {
 	Hot  []Instruction // executed while nobody is listening
 	Cold []Instruction // behind the branch
+}
+
+// OpenHook is the function that the series give to regular files as ->open.
+const OpenHook = "scoutfs_notify_open"
+
+// Report is what the hooks of a module add while nobody is listening.
+type Report struct {
+	Before int           // instructions of the read function without its hook
+	Read   *Hook         // what the hook adds to it
+	Open   []Instruction // what is executed of OpenHook; without the series there is no ->open
+}
+
+// Compare compares a read function in two object files, with and without its hook, and
+// reads OpenHook of a third, which may be the first.
+func Compare(ctx context.Context, patched, unpatched, read, open string) (*Report, error) {
+	before, err := Disassemble(ctx, unpatched, read)
+	if err != nil {
+		return nil, err
+	}
+	after, err := Disassemble(ctx, patched, read)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Before: len(before)}
+	if r.Read, err = Added(before, after); err != nil {
+		return nil, err
+	}
+	code, err := Disassemble(ctx, open, OpenHook)
+	if err != nil {
+		return nil, err
+	}
+	r.Open, err = Guarded(code)
+	return r, err
+}
+
+// Check returns an error unless each hook adds exactly one load, one test and one branch.
+func (r *Report) Check() error {
+	// Leave out what makes it a function that returns 0: the mark of where calls may go, the
+	// call for tracing, which the kernel turns into a nop, and the return.
+	open := &Hook{Hot: slices.DeleteFunc(slices.Clone(r.Open), func(i Instruction) bool {
+		return i.Text == "endbr64" || i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
+	})}
+	return errors.Join(r.Read.Check(), open.Check())
 }
 
 // Added compares a function with and without its hook. It is an error if the rest of

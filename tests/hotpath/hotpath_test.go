@@ -4,7 +4,6 @@ package hotpath
 
 import (
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,41 +15,14 @@ import (
 // check compares two modules and prints what the hooks add.
 func check(t *testing.T, patched, unpatched, read string) {
 	t.Helper()
-	before, err := Disassemble(t.Context(), unpatched, read)
+	r, err := Compare(t.Context(), patched, unpatched, read, patched)
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := Disassemble(t.Context(), patched, read)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := Added(before, after)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("while nobody is listening, a read runs these in addition to the %d instructions of %s:%s", len(before), read, list(h.Hot))
-	t.Logf("and skips:%s", list(h.Cold))
-	if err := h.Check(); err != nil {
-		t.Error(err)
-	}
-
-	// Without the series there is no ->open at all.
-	const open = "scoutfs_notify_open"
-	code, err := Disassemble(t.Context(), patched, open)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hot, err := Guarded(code)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("while nobody is listening, an open runs all of %s, which the VFS calls:%s", open, list(hot))
-	// Leave out what makes it a function that returns 0: the mark of where calls may go, the
-	// call for tracing, which the kernel turns into a nop, and the return.
-	h.Hot = slices.DeleteFunc(hot, func(i Instruction) bool {
-		return i.Text == "endbr64" || i.Reloc == "__fentry__" || i.Text == "xor %eax,%eax" || i.ends()
-	})
-	if err := h.Check(); err != nil {
+	t.Logf("while nobody is listening, a read runs these in addition to the %d instructions of %s:%s", r.Before, read, list(r.Read.Hot))
+	t.Logf("and skips:%s", list(r.Read.Cold))
+	t.Logf("while nobody is listening, an open runs all of %s, which the VFS calls:%s", OpenHook, list(r.Open))
+	if err := r.Check(); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,8 +7,10 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -167,4 +169,25 @@ func Release(version string) (*series.Series, error) {
 		return nil, err
 	}
 	return all[0], nil
+}
+
+// Kernels returns the regular expression of the kernel releases that a series' packages
+// are built for: the newest release's for that of upstream's main.
+func Kernels(s *series.Series) (*regexp.Regexp, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(s.Dir, "kernels.txt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = os.ReadFile(filepath.Join(root, "dkms", "kernels.txt"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kernels of %s: %w", s.Version, err)
+	}
+	re, err := regexp.CompilePOSIX(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("kernels of %s: %w", s.Version, err)
+	}
+	return re, nil
 }

@@ -193,6 +193,33 @@ func TestExtract(t *testing.T) {
 	}
 }
 
+func TestPrintTable(t *testing.T) {
+	cells := func(all ...cell) []cell { return append(all, cell{skipped, "why"}, cell{skipped, "the same"}) }
+	good := []row{
+		{"4.18.0-553.66.1.el8_10.x86_64", "v1.28", cells(cell{ok, ""}, cell{ok, ""})},
+		{"5.14.0-570.32.1.el9_6.x86_64", "main", cells(cell{ok, ""}, cell{skipped, "registers"})},
+	}
+	var out strings.Builder
+	if err := printTable(&out, good); err != nil {
+		t.Error(err)
+	}
+	const want = `kernel                         release  compiles  hooks    boots    DKMS
+4.18.0-553.66.1.el8_10.x86_64  v1.28    ok        ok       skipped  skipped
+5.14.0-570.32.1.el9_6.x86_64   main     ok        skipped  skipped  skipped
+boots skipped: why
+DKMS skipped: the same
+hooks skipped: registers
+`
+	if out.String() != want {
+		t.Errorf("printed\n%s\nnot\n%s", &out, want)
+	}
+	out.Reset()
+	err := printTable(&out, append(good, row{"k", "v1.33", cells(cell{"no", "x.c:1: error: y"}, cell{ok, ""})}))
+	if err == nil || !strings.HasSuffix(out.String(), "\ncompiles of v1.33 on k: no: x.c:1: error: y\n") {
+		t.Errorf("error %v after\n%s", err, &out)
+	}
+}
+
 func TestComplaints(t *testing.T) {
 	got := complaints("  CC x.o\nWARNING: modpost: \"printk\" [x.ko] undefined!\nWARNING: Symbol version dump \"Module.symvers\" is missing.\nx.o: warning: objtool: missing symbol for section .text.unlikely\nx.c:1:2: warning: unused\nx.c:3: error: no\n")
 	if want := []string{"x.c:1:2: warning: unused", "x.c:3: error: no"}; !slices.Equal(got, want) {

@@ -3,7 +3,8 @@
 // El builds a kernel of the RHEL family from a repository with its source, cut down to
 // what a machine of tests/vm needs, and prints its folder for KERNEL_DIR. With -prepare it
 // stops when modules can be compiled for it; with -compile it compiles ScoutFS with every
-// series, on as many kernels as are named, and prints a table.
+// series, on as many kernels as are named, looks at the instructions that the hooks add,
+// and prints a table: kernel by release by check.
 //
 // EL_KERNEL_SRC names a git repository in which a tag, such as
 // 5.14.0-570.32.1.el9_6, is a kernel's source with the distribution's configurations in a
@@ -32,6 +33,7 @@ type options struct {
 	tag     string
 	prepare bool
 	compile bool
+	only    string
 	els     []string
 }
 
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&o.tag, "tag", "", "the `tag` to build, instead of the newest of a release")
 	flag.BoolVar(&o.prepare, "prepare", false, "only prepare the tree, so that modules compile for it, and print it")
 	flag.BoolVar(&o.compile, "compile", false, "compile ScoutFS of SCOUTFS_SRC with its series for each kernel, prepared only")
+	flag.StringVar(&o.only, "only", "", "with -compile: only this `check`, compiles or hooks")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
