@@ -47,6 +47,8 @@ former=extra/scoutfs-notify-former
 headers="kernel-devel"
 again="dnf reinstall"
 stock=" For the stock module: dnf install kmod-scoutfs"
+# Whether second names outlive the package.
+outlive=
 
 # shellcheck disable=SC2154 # as above
 say() { echo "$name: $*"; }
@@ -218,7 +220,7 @@ removed() {
 	[ ! -d "$tree" ] || find "$tree" -depth -type d -empty -exec rmdir {} +
 	for dir in /lib/modules/*; do
 		kernel=${dir##*/}
-		rm -f "$dir/$saved"*
+		[ -n "$outlive" ] || rm -f "$dir/$saved"*
 		if [ -d "$dir/$former" ]; then
 			rm -rf "${dir:?}/$former"
 			rmdir "$dir/${former%/*}" "$dir" 2>/dev/null

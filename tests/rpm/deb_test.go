@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,7 +90,12 @@ func TestKmodDeb(t *testing.T) {
 	apt(second, false, "install", kmod91+"=9.1-2")
 	has(kmod91, "v9.1-notify-2")
 
-	apt(second, false, "install", kmod92)
+	// Nor does a swap for one that does not compile take it.
+	out = apt(broken, true, "install", kmod92)
+	contains(t, out, "ERROR: THE MODULE WAS NOT BUILT FOR KERNEL "+kernel, "KEEPS THE MODULE THAT IT HAD, v9.1-notify-2")
+	equal(t, "module", lines(m.sh("modinfo -k "+kernel+" -F git_describe scoutfs")), []string{"v9.1-notify-2"})
+
+	apt(second, false, "install", kmod92+"=9.2-2")
 	has(kmod92, "v9.2-notify-2")
 
 	// A cut while dkms compiles: dpkg goes on when it is told to.
@@ -100,7 +106,11 @@ func TestKmodDeb(t *testing.T) {
 	has(kmod92, "v9.2-notify-1")
 
 	contains(t, apt(first, false, "remove", kmod92), "no ScoutFS module is left for these kernels: "+kernel)
-	equal(t, "files after removal", debianFiles(m), before)
+	// For a package that takes its place, as in a swap.
+	kept := "/lib/modules/" + kernel + "/scoutfs-notify-saved.ko~"
+	after := debianFiles(m)
+	contains(t, strings.Join(after, "\n"), kept)
+	equal(t, "files after removal", slices.DeleteFunc(after, func(path string) bool { return path == kept }), before)
 	apt(first, false, "purge", kmod92)
 	equal(t, "files after purge", debianFiles(m), before)
 }
