@@ -75,6 +75,7 @@ func TestFailingAllocations(t *testing.T) {
 	}
 	r.Close()
 	wantNoLeaks(t)
+	tellLockdep(t)
 }
 
 // failing is a thread in which the n-th chance to fail is taken.

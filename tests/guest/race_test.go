@@ -148,6 +148,7 @@ func TestRace(t *testing.T) {
 		}
 	}
 	wantNoLeaks(t)
+	tellLockdep(t)
 	must := []string{"attach", "drain", "records", "umount", "quiet points"}
 	if round >= 20 { // about 2 minutes of a kernel that nothing slows down
 		must = append(must, "aio poll", "busy", "dropped", "dup", "ENODEV", "epoll", "fault", "fdinfo", "fork", "insmod",

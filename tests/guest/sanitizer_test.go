@@ -16,6 +16,7 @@ const (
 	kcsanSwitch = "/sys/kernel/debug/kcsan"
 	kcsanSkip   = "/sys/module/kcsan/parameters/skip_watch"
 	kmemleak    = "/sys/kernel/debug/kmemleak"
+	lockdep     = "/proc/lockdep_stats"
 )
 
 // sanitized reports whether the kernel is one of tests/sanitize.
@@ -78,4 +79,25 @@ func wantNoLeaks(t *testing.T) {
 		}
 	}
 	t.Logf("looked for leaks; %d are of others", others)
+}
+
+// tellLockdep says whether lockdep has looked at all of it: the kernel switches it off at its
+// first report of anything, also at one that is upstream's.
+func tellLockdep(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(lockdep)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		t.Fatalf("ask whether lockdep is on: %v", err)
+	}
+	switch {
+	case regexp.MustCompile(`debug_locks: +1`).Match(text):
+		t.Log("lockdep was on to the end")
+	case regexp.MustCompile(`debug_locks: +0`).Match(text):
+		t.Log("not all of it was looked at by lockdep: the kernel has switched it off at the first report in the log")
+	default:
+		t.Errorf("%s does not say whether lockdep is on", lockdep)
+	}
 }
