@@ -203,13 +203,7 @@ func TestCrashPoints(t *testing.T) {
 	s.changed = c.point
 	for range 20 {
 		c.write()
-		if err := s.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.endFlush(<-s.flushed); err != nil {
-			t.Fatal(err)
-		}
-		s.mergers.Wait()
+		mustFlush(t, s)
 		*now = now.Add(13 * time.Minute)
 		if t.Failed() {
 			break

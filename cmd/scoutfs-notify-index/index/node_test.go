@@ -215,13 +215,7 @@ func TestKeep(t *testing.T) {
 		&notify.Lost{First: 2, Last: 2, Count: 1, Time: (testStart + 2*hour).Time()})
 	flush := func() {
 		t.Helper()
-		if err := s.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.endFlush(<-s.flushed); err != nil {
-			t.Fatal(err)
-		}
-		s.mergers.Wait()
+		mustFlush(t, s)
 	}
 	flush()
 	*now = now.Add(30 * 24 * time.Hour)

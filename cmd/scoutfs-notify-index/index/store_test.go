@@ -80,6 +80,18 @@ func mustWrite(t testing.TB, s *Store, events ...notify.Event) {
 	}
 }
 
+// mustFlush flushes, and merges what is due.
+func mustFlush(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.endFlush(<-s.flushed); err != nil {
+		t.Fatal(err)
+	}
+	s.mergers.Wait()
+}
+
 func view(t testing.TB, dir string) *View {
 	t.Helper()
 	v, err := OpenView(dir, testFSID)
@@ -343,13 +355,7 @@ func TestIdleDays(t *testing.T) {
 	defer s.release()
 	for i := range uint64(2) {
 		mustWrite(t, s, hello(MillisOf(*now)), opened(i+1, 7, MillisOf(*now)))
-		if err := s.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.endFlush(<-s.flushed); err != nil {
-			t.Fatal(err)
-		}
-		s.mergers.Wait()
+		mustFlush(t, s)
 		if !slices.ContainsFunc(s.Segments(), func(g Segment) bool { return g.Last == MillisOf(*now) && g.Hour == g.Last.hours() }) {
 			t.Errorf("at %v: %+v", now, s.Segments())
 		}
@@ -378,13 +384,7 @@ func TestCompact(t *testing.T) {
 			want[rec.Ino] = e
 		}
 		*now = now.Add(97 * time.Minute)
-		if err := s.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.endFlush(<-s.flushed); err != nil {
-			t.Fatal(err)
-		}
-		s.mergers.Wait()
+		mustFlush(t, s)
 	}
 	spans := map[Span]int{}
 	for _, g := range s.Segments() {

@@ -14,28 +14,18 @@ import (
 
 // vacuumStore returns a store in which 3,000 inodes were accessed long ago, and inode 2 and
 // 9999 since.
-func vacuumStore(t *testing.T, dir string) (s *Store, flush func()) {
+func vacuumStore(t *testing.T, dir string) *Store {
 	t.Helper()
 	s, now := testStore(t, dir, Limits{Hours: time.Hour, Days: time.Hour})
-	flush = func() {
-		t.Helper()
-		if err := s.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.endFlush(<-s.flushed); err != nil {
-			t.Fatal(err)
-		}
-		s.mergers.Wait()
-	}
 	mustWrite(t, s, hello(testStart))
 	for ino := range uint64(3000) {
 		mustWrite(t, s, opened(ino+1, ino+1, testStart+Millis(ino)))
 	}
-	flush()
+	mustFlush(t, s)
 	*now = now.Add(4 * 24 * time.Hour)
 	mustWrite(t, s, opened(3001, 2, MillisOf(*now)), opened(3002, 9999, MillisOf(*now)))
-	flush()
-	return s, flush
+	mustFlush(t, s)
+	return s
 }
 
 // walkOdd lists the odd inodes, newer ones first.
@@ -68,7 +58,7 @@ func inodes(t *testing.T, dir string) map[uint64]uint64 {
 // Inodes that are deleted go from what is old, and no others, when the store next writes.
 func TestVacuum(t *testing.T) {
 	dir := memoryDir(t)
-	s, flush := vacuumStore(t, dir)
+	s := vacuumStore(t, dir)
 	want := inodes(t, dir)
 	// Of one that was killed.
 	if err := os.WriteFile(filepath.Join(dir, goneName+".new"), []byte("half"), 0o600); err != nil {
@@ -85,7 +75,7 @@ func TestVacuum(t *testing.T) {
 	want[9999]++
 	maps.DeleteFunc(want, func(ino, _ uint64) bool { return ino%4 == 2 && ino <= 3000 })
 	want[2] = 1 // the newer access
-	flush()
+	mustFlush(t, s)
 	if got := inodes(t, dir); !maps.Equal(got, want) {
 		t.Errorf("%d inodes are left, not %d", len(got), len(want))
 	}
@@ -122,7 +112,7 @@ func TestVacuumFails(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := memoryDir(t)
-			s, flush := vacuumStore(t, dir)
+			s := vacuumStore(t, dir)
 			defer s.release()
 			want := inodes(t, dir)
 			if tt.lock {
@@ -135,7 +125,7 @@ func TestVacuumFails(t *testing.T) {
 			if _, _, err := Vacuum(view(t, dir), tt.walk, tt.exists); !errors.Is(err, tt.want) {
 				t.Errorf("%v, not %v", err, tt.want)
 			}
-			flush()
+			mustFlush(t, s)
 			if got := inodes(t, dir); !maps.Equal(got, want) {
 				t.Errorf("%d inodes are left of %d", len(got), len(want))
 			}
@@ -147,7 +137,7 @@ func TestVacuumFails(t *testing.T) {
 	for name, at := range map[string]int{"head": 3, "first block": segmentHead + 60, "index": -40} {
 		t.Run("damaged "+name, func(t *testing.T) {
 			dir := memoryDir(t)
-			s, flush := vacuumStore(t, dir)
+			s := vacuumStore(t, dir)
 			defer s.release()
 			want := inodes(t, dir)
 			if _, _, err := Vacuum(view(t, dir), walkOdd, existsFourth); err != nil {
@@ -162,14 +152,14 @@ func TestVacuumFails(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			flush()
+			mustFlush(t, s)
 			if got := inodes(t, dir); !maps.Equal(got, want) {
 				t.Errorf("%d inodes are left of %d", len(got), len(want))
 			}
 			if err := s.Maintain(); !errors.Is(err, ErrDamaged) {
 				t.Errorf("told: %v", err)
 			}
-			flush() // goes on
+			mustFlush(t, s) // goes on
 			if err := s.Maintain(); err != nil {
 				t.Errorf("and then: %v", err)
 			}
@@ -186,17 +176,12 @@ func TestVacuumYoung(t *testing.T) {
 	dir := memoryDir(t)
 	s, now := testStore(t, dir, Limits{})
 	mustWrite(t, s, hello(testStart), opened(1, 7, testStart))
-	if err := s.flush(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.endFlush(<-s.flushed); err != nil {
-		t.Fatal(err)
-	}
+	mustFlush(t, s)
 	if n, gone, err := Vacuum(view(t, dir), walkOdd, existsFourth); n != 0 || gone != 0 || err != nil {
 		t.Errorf("%d of %d are deleted: %v", gone, n, err)
 	}
 	old := filepath.Join(t.TempDir(), "old")
-	other, _ := vacuumStore(t, old)
+	other := vacuumStore(t, old)
 	defer other.release()
 	if _, _, err := Vacuum(view(t, old), walkOdd, existsFourth); err != nil {
 		t.Fatal(err)
