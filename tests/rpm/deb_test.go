@@ -98,6 +98,18 @@ func TestKmodDeb(t *testing.T) {
 	apt(second, false, "install", kmod92+"=9.2-2")
 	has(kmod92, "v9.2-notify-2")
 
+	// Without headers, nothing is built, and nothing is lost.
+	build := "/lib/modules/" + kernel + "/build"
+	m.sh("mv " + build + " /root/build")
+	out = apt(second, true, "install", kmod91)
+	contains(t, out, "no headers for kernel "+kernel, "KEEPS THE MODULE THAT IT HAD, v9.2-notify-2")
+	equal(t, "module", lines(m.sh("modinfo -k "+kernel+" -F git_describe scoutfs")), []string{"v9.2-notify-2"})
+	m.sh("mv /root/build " + build)
+	m.run("dpkg", "--configure", "-a")
+	has(kmod91, "v9.1-notify-2")
+	apt(second, false, "install", kmod92)
+	has(kmod92, "v9.2-notify-2")
+
 	// A cut while dkms compiles: dpkg goes on when it is told to.
 	m.sh("echo 'exit 1' > /tmp/dkms; chmod +x /tmp/dkms; mv /usr/sbin/dkms /usr/sbin/real-dkms; cp /tmp/dkms /usr/sbin/dkms")
 	apt(first, true, "install", kmod92+"=9.2-1")
