@@ -39,6 +39,7 @@ type clients struct {
 	accepted uint64
 	refused  notify.Refusals
 	changed  bool // describe has news; the relay resets it
+	dropped  bool // some of list are closed
 
 	// What anybody who connects could fill the log with.
 	tooMany, exhausted, stranger, rude, crowded logLimiter
@@ -143,19 +144,18 @@ func (cs *clients) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
 // serve deals with what poll(2) reports on the descriptors that poll appended.
 func (cs *clients) serve(fds []unix.PollFd) {
 	listening, fds := fds[0].Revents != 0, fds[1:]
-	now := time.Now()
 	for i, c := range cs.list {
 		if revents := fds[i].Revents; revents != 0 {
-			cs.serveClient(c, revents, now)
+			cs.serveClient(c, revents)
 		}
 	}
-	cs.door.serve(fds[cs.polled:], now)
+	cs.door.serve(fds[cs.polled:])
 	cs.reap()
 	// After the others: new clients have no place in fds.
 	cs.accept(listening)
 }
 
-func (cs *clients) serveClient(c *client, revents int16, now time.Time) {
+func (cs *clients) serveClient(c *client, revents int16) {
 	if revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
 		cs.drop(c, "hung up")
 		return
@@ -163,7 +163,7 @@ func (cs *clients) serveClient(c *client, revents int16, now time.Time) {
 	if revents&unix.POLLOUT != 0 {
 		cs.changed = true
 		c.queue.restore(c.fd, cs.sendBuffer)
-		if err := c.settle(now); err != nil {
+		if err := c.settle(time.Now()); err != nil {
 			cs.drop(c, "hung up")
 			return
 		}
@@ -318,17 +318,18 @@ func (cs *clients) logExhausted(err error) {
 func (cs *clients) drop(c *client, why string) {
 	c.close(why)
 	cs.left.add(c.traffic)
-	cs.changed = true
+	cs.changed, cs.dropped = true, true
 }
 
 // reap forgets the clients that were dropped.
 func (cs *clients) reap() {
-	before := len(cs.list)
-	cs.list = slices.DeleteFunc(cs.list, (*client).closed)
-	if len(cs.list) < before {
-		// That freed what may have run out.
-		cs.ln.resume()
+	if !cs.dropped {
+		return
 	}
+	cs.dropped = false
+	cs.list = slices.DeleteFunc(cs.list, (*client).closed)
+	// That freed what may have run out.
+	cs.ln.resume()
 }
 
 // close ends all connections. next is the number that the next access would have got, 0

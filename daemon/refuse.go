@@ -67,8 +67,11 @@ func (d *doorman) poll(fds []unix.PollFd) (_ []unix.PollFd, until time.Time) {
 
 // serve deals with what poll(2) reports on the descriptors that poll appended, and with
 // those that have waited long enough.
-func (d *doorman) serve(fds []unix.PollFd, now time.Time) {
-	i := -1
+func (d *doorman) serve(fds []unix.PollFd) {
+	if len(d.waiting) == 0 {
+		return
+	}
+	i, now := -1, time.Now()
 	d.waiting = slices.DeleteFunc(d.waiting, func(t turned) bool {
 		i++
 		done := fds[i].Revents != 0 && d.answer(&t, now)

@@ -38,13 +38,15 @@ func (r *relay) loop() error {
 			return err
 		}
 		now := time.Now()
-		r.pub.tick(now, r.changed())
 
 		// Asleep, poll says when to drain; otherwise the time does. A sign of life says
 		// that all has been told up to now, so it takes a drain, too.
 		idleAt := r.clients.idleAt()
 		idle := !idleAt.IsZero() && !now.Before(idleAt)
 		if ready == 0 && (asleep || now.Before(next)) && !idle {
+			if asleep {
+				r.pub.tick(now, r.changed())
+			}
 			continue
 		}
 		n, err := r.relayBatch()
@@ -64,6 +66,8 @@ func (r *relay) loop() error {
 		next, asleep = now.Add(nextPause(r.pause, now.Sub(last), n)), n == 0
 		last = now
 		r.turn.drained(n)
+		// Now, because the next records will have to wait longest from here on.
+		r.pub.tick(now, r.changed())
 	}
 }
 
@@ -242,12 +246,10 @@ const (
 // something else to do before that. It serves the clients, and returns what poll(2)
 // reports of the source, 0 for nothing.
 func (r *relay) poll(next time.Time, asleep bool) (ready int16, stop bool, err error) {
-	until := r.pub.next(r.changed())
-	source := unix.PollFd{Fd: -1, Events: unix.POLLIN}
+	// Awake, the publisher has its turn after the next drain.
+	source, until := unix.PollFd{Fd: -1, Events: unix.POLLIN}, next
 	if asleep {
-		source.Fd = int32(r.src.Fd())
-	} else {
-		until = earlier(until, next)
+		source.Fd, until = int32(r.src.Fd()), r.pub.next(r.changed())
 	}
 	fds := append(r.pollfds[:0], unix.PollFd{Fd: int32(r.stop), Events: unix.POLLIN}, source)
 	fds, reopen := r.clients.poll(fds)

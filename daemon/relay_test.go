@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -194,4 +195,37 @@ func TestModes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPublishAfterDrain: the state is written when no records wait, and not before those
+// that do are drained.
+func TestPublishAfterDrain(t *testing.T) {
+	r, ring := newTestRelay(t)
+	var order []string
+	r.src = drains{ring, func() { order = append(order, "drain") }}
+	restore := r.pub.restore
+	r.pub.restore = func() (bool, error) {
+		order = append(order, "publish")
+		unix.Write(r.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // and the loop ends
+		return restore()
+	}
+	ring.emit(1)
+	r.news = true
+	if err := r.loop(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"drain", "publish"}; !slices.Equal(order, want) {
+		t.Errorf("%v, should be %v", order, want)
+	}
+}
+
+// drains is a source that tells of each drain.
+type drains struct {
+	source
+	tell func()
+}
+
+func (d drains) Drain(buf []byte) (int, uint64, error) {
+	d.tell()
+	return d.source.Drain(buf)
 }
