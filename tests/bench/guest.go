@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -29,11 +30,23 @@ import (
 // envRole is set in the machines, to one of the roles.
 const (
 	envRole     = "BENCH"
+	envOnly     = "ONLY"           // which tables, a regular expression
 	envNice     = "NICE"           // the unit's Nice=
 	roleCounted = "counted"        // one processor; the clock counts instructions
 	roleTwo     = "two processors" // that run at the same time
 	roleListen  = "listen"         // a process of these machines
 )
+
+var processorsOf = map[string]int{roleCounted: 1, roleTwo: 2}
+
+// costTable is the name of the table of what observers add.
+const costTable = "costs"
+
+// wanted tells whether a machine has something to measure for the tables whose names match.
+func wanted(role string, only *regexp.Regexp) bool {
+	n := processorsOf[role]
+	return n == 1 && only.MatchString(costTable) || len(loads(n, only)) > 0
+}
 
 // patience limits the wait for what has to come.
 const patience = time.Minute
@@ -53,13 +66,17 @@ func guestMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv(envRole) == roleCounted {
+	only, err := regexp.Compile(os.Getenv(envOnly))
+	if err != nil {
+		return err
+	}
+	processors := processorsOf[os.Getenv(envRole)]
+	if processors == 1 && only.MatchString(costTable) {
 		if err := b.costs(); err != nil {
 			return err
 		}
-		return b.flows(1)
 	}
-	return b.flows(2)
+	return b.flows(loads(processors, only))
 }
 
 // bench is a mounted file system with a file in the page cache.
@@ -286,8 +303,9 @@ func (b *bench) sample(s *sampled, daemon bool, listen []string) (err error) {
 	return err
 }
 
-// loads returns what to pass through the daemon, in a machine of so many processors.
-func loads(processors int) (loads []flow) {
+// loads returns what to pass through the daemon, in a machine of so many processors, for
+// the tables whose names match.
+func loads(processors int, only *regexp.Regexp) (loads []flow) {
 	const full, sparse = "as fast as possible", "sparse"
 	add := func(table string, f flow) {
 		f.Table = table + ", " + strconv.Itoa(processors) + " processor"
@@ -298,7 +316,9 @@ func loads(processors int) (loads []flow) {
 		if f.Pause == 0 {
 			f.Pause = usualPause
 		}
-		loads = append(loads, f)
+		if only.MatchString(f.Table) {
+			loads = append(loads, f)
+		}
 	}
 	const many = 20_000
 	for _, threads := range []int{1, 2, 4, 8, 16} {
@@ -326,8 +346,8 @@ func loads(processors int) (loads []flow) {
 }
 
 // flows passes all loads through the daemon.
-func (b *bench) flows(processors int) error {
-	for _, f := range loads(processors) {
+func (b *bench) flows(loads []flow) error {
+	for _, f := range loads {
 		if err := b.flow(&f); err != nil {
 			return fmt.Errorf("%+v: %w", f, err)
 		}
@@ -369,6 +389,6 @@ func (b *bench) flow(f *flow) (err error) {
 	}
 	after, err := processTime(d.Process.Pid)
 	f.Daemon = after - before
-	f.Delivered, f.Median, f.P99 = t.Events, t.Median, t.P99
+	f.Delivered, f.Sent, f.Late = t.Events, t.Sent, t.Late
 	return err
 }

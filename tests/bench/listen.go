@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -25,10 +27,15 @@ import (
 // A listener runs in a process of its own. It prints "ready", counts events until
 // SIGTERM, takes what there still is, and prints a tally.
 type tally struct {
-	Events uint64        // for several clients, on average
-	Median time.Duration // from an access to the client
-	P99    time.Duration
+	Events     uint64   // for several clients, on average
+	Sent, Late lateness // from an access until the daemon has sent it, and until the client has it
 }
+
+// lateness is of records.
+type lateness struct{ Median, P99 time.Duration }
+
+// quiet is how long a client that is to end still waits for records.
+const quiet = 100 * time.Millisecond
 
 // nap is how long a listener waits between two looks, unless it is to be awake.
 const nap = 10 * time.Millisecond
@@ -170,17 +177,27 @@ func listenClients(ctx context.Context, t *tally, clients, packet int) error {
 		defer unix.Close(fd)
 		fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	}
+	// The kernel notes when a packet is put into the socket.
+	if err := unix.SetsockoptInt(int(fds[0].Fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return fmt.Errorf("ask for the time of packets: %w", err)
+	}
+	const most = 1 << 20
+	first, others := newReceived(most), newReceived(0)
+	// Go's scheduler is not told of the waits, as if this were C. So let it have no need to
+	// interrupt them, and a processor of its own for the signal.
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(2)
 	ready()
-	first, others := &received{late: make([]time.Duration, 0, 1<<20)}, &received{}
-	for quiet := false; !quiet; {
-		n, err := unix.Poll(fds, 100)
-		if err == unix.EINTR {
+	for heard := time.Now(); ctx.Err() == nil || time.Since(heard) < quiet; {
+		wait := unix.NsecToTimespec(int64(quiet))
+		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
+		if errno == unix.EINTR || errno == 0 && n == 0 {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("poll: %w", err)
+		if errno != 0 {
+			return fmt.Errorf("poll: %w", errno)
 		}
-		quiet = n == 0 && ctx.Err() != nil
+		heard = time.Now()
 		for i, r := 0, first; i < len(fds); i, r = i+1, others {
 			if err := r.receive(fds[i]); err != nil {
 				return err
@@ -188,7 +205,7 @@ func listenClients(ctx context.Context, t *tally, clients, packet int) error {
 		}
 	}
 	t.Events = (first.events + others.events) / uint64(clients)
-	t.Median, t.P99 = first.quantile(50), first.quantile(99)
+	t.Sent, t.Late = latenessOf(first.sent), latenessOf(first.late)
 	return nil
 }
 
@@ -209,15 +226,31 @@ func connect(socket string, request []byte) (int, error) {
 
 // received is what came over connections.
 type received struct {
-	events uint64
-	late   []time.Duration // how long records took to get here, as many as there is room for
+	events     uint64
+	sent, late []time.Duration // how long records took until they were sent and got here, as many as there is room for
+
 	buf    [notify.RingRecords * notify.RecordSize]byte
+	time   [64]byte // a control message with one
+	vector unix.Iovec
+	header unix.Msghdr
+}
+
+// newReceived returns one that notes how late so many records are.
+func newReceived(most int) *received {
+	r := &received{sent: make([]time.Duration, 0, most), late: make([]time.Duration, 0, most)}
+	r.vector.Base = &r.buf[0]
+	r.vector.SetLen(len(r.buf))
+	r.header.Iov = &r.vector
+	r.header.SetIovlen(1)
+	r.header.Control = &r.time[0]
+	return r
 }
 
 // receive takes all that is there, if poll says that there is something.
 func (r *received) receive(fd unix.PollFd) error {
 	for fd.Revents != 0 {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd.Fd), uintptr(unsafe.Pointer(&r.buf)), uintptr(len(r.buf)), unix.MSG_DONTWAIT, 0, 0)
+		r.header.SetControllen(len(r.time))
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd.Fd), uintptr(unsafe.Pointer(&r.header)), unix.MSG_DONTWAIT)
 		switch {
 		case errno == unix.EAGAIN:
 			return nil
@@ -227,24 +260,40 @@ func (r *received) receive(fd unix.PollFd) error {
 			return errors.New("receive: the daemon has gone")
 		}
 		r.events += uint64(n) / notify.RecordSize
-		r.note(r.buf[:n])
+		if cap(r.late) > 0 {
+			r.note(r.buf[:n])
+		}
 	}
 	return nil
 }
 
 func (r *received) note(b []byte) {
-	now := clock(unix.CLOCK_REALTIME)
+	now, sent := clock(unix.CLOCK_REALTIME), r.sentAt()
 	for ; len(b) > 0 && len(r.late) < cap(r.late); b = b[notify.RecordSize:] {
-		r.late = append(r.late, now-time.Duration(binary.NativeEndian.Uint64(b[8:])))
+		at := time.Duration(binary.NativeEndian.Uint64(b[8:]))
+		r.sent, r.late = append(r.sent, sent-at), append(r.late, now-at)
 	}
 }
 
-// quantile leaves out the first fifth, in which everything runs for the first time.
-func (r *received) quantile(percent int) time.Duration {
-	late := slices.Clone(r.late[len(r.late)/5:])
-	if len(late) == 0 {
+// sentAt returns when the kernel got the last packet from the daemon, 0 if it does not say.
+func (r *received) sentAt() time.Duration {
+	if r.header.Controllen < unix.SizeofCmsghdr {
 		return 0
 	}
-	slices.Sort(late)
-	return late[(len(late)-1)*percent/100]
+	h, data, _, err := unix.ParseOneSocketControlMessage(r.time[:r.header.Controllen])
+	if err != nil || h.Type != unix.SCM_TIMESTAMPNS {
+		return 0
+	}
+	return time.Duration(binary.NativeEndian.Uint64(data))*time.Second + time.Duration(binary.NativeEndian.Uint64(data[8:]))
+}
+
+// latenessOf leaves out the first fifth, in which everything runs for the first time.
+func latenessOf(took []time.Duration) (l lateness) {
+	took = slices.Clone(took[len(took)/5:])
+	if len(took) == 0 {
+		return l
+	}
+	slices.Sort(took)
+	quantile := func(percent int) time.Duration { return took[(len(took)-1)*percent/100] }
+	return lateness{quantile(50), quantile(99)}
 }

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +33,7 @@ const benchPath = "/bin/bench"
 func main() {
 	version := flag.String("version", "v1.30", "`release` of ScoutFS to measure")
 	picture := flag.String("picture", "", "draw the costs into this SVG `file`")
+	only := flag.String("only", "", "measure the tables that match `regexp`, such as 'by rate'; the first is 'costs'")
 	flag.Parse()
 	run.Main(func(ctx context.Context) int {
 		var err error
@@ -40,7 +43,7 @@ func main() {
 		case flag.NArg() > 0:
 			err = errors.New("bench takes no arguments; see -help")
 		default:
-			err = host(ctx, *version, *picture)
+			err = host(ctx, *version, *picture, *only)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -52,7 +55,15 @@ func main() {
 
 // host measures in a machine of one processor that counts instructions, then in one of
 // two that do not, and prints the tables.
-func host(ctx context.Context, version, picture string) error {
+func host(ctx context.Context, version, picture, only string) error {
+	tables, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	roles := slices.DeleteFunc([]string{roleCounted, roleTwo}, func(role string) bool { return !wanted(role, tables) })
+	if len(roles) == 0 {
+		return fmt.Errorf("no table matches %q", only)
+	}
 	k, err := vm.Kernel(ctx, vm.KernelNames()[0])
 	if err != nil {
 		return err
@@ -71,8 +82,8 @@ func host(ctx context.Context, version, picture string) error {
 	}
 	defer os.RemoveAll(bin)
 	results := &results{}
-	for _, role := range []string{roleCounted, roleTwo} {
-		if err := measureIn(ctx, k, tree, role, bin, results); err != nil {
+	for _, role := range roles {
+		if err := measureIn(ctx, k, tree, role, bin, only, results); err != nil {
 			return err
 		}
 	}
@@ -89,7 +100,7 @@ func host(ctx context.Context, version, picture string) error {
 }
 
 // measureIn boots a machine for a role and collects its results.
-func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role, bin string, results *results) error {
+func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role, bin, only string, results *results) error {
 	c := tree.Config(k)
 	c.Counted = role == roleCounted
 	c.Modules = []string{"libcrc32c"}
@@ -98,7 +109,7 @@ func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role
 	if err != nil {
 		return err
 	}
-	c.Env = []string{guest.EnvFS + "=" + guest.ScoutFS, envRole + "=" + role, envNice + "=" + nice}
+	c.Env = []string{guest.EnvFS + "=" + guest.ScoutFS, envRole + "=" + role, envOnly + "=" + only, envNice + "=" + nice}
 	c.Again = guest.MountHangs
 	c.Timeout = 30 * time.Minute
 	c.Files = map[string]vm.File{

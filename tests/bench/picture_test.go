@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -71,5 +72,24 @@ func TestTables(t *testing.T) {
 	}
 	if io.WriteString(&r, "result: {\n"); r.err == nil {
 		t.Error("a broken result is no error")
+	}
+}
+
+// TestOnly checks that tables can be measured alone, and a machine is booted for those that
+// have something in it.
+func TestOnly(t *testing.T) {
+	for _, tt := range []struct {
+		only         string
+		counted, two bool
+	}{{"", true, true}, {"costs", true, false}, {"by rate", true, false}, {"2 processors", false, true}, {"full speed", false, false}} {
+		only := regexp.MustCompile(tt.only)
+		if counted, two := wanted(roleCounted, only), wanted(roleTwo, only); counted != tt.counted || two != tt.two {
+			t.Errorf("%q: %v, %v", tt.only, counted, two)
+		}
+		for _, f := range append(loads(1, only), loads(2, only)...) {
+			if !only.MatchString(f.Table) {
+				t.Errorf("%q: %q", tt.only, f.Table)
+			}
+		}
 	}
 }

@@ -47,16 +47,23 @@ type flow struct {
 	Elapsed    time.Duration // of the load
 	Access     time.Duration // the median of those of one thread
 	Daemon     time.Duration // processor time of the daemon
-	Median     time.Duration // from the access to the client
-	P99        time.Duration
+	Sent, Late lateness
 }
 
 // unobserved is the name of the first of the costs, which the others are compared with.
 const unobserved = "nobody"
 
 func (r *results) print(w io.Writer) {
-	var base cost
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	r.printCosts(tw)
+	r.printFlows(tw)
+}
+
+func (r *results) printCosts(tw *tabwriter.Writer) {
+	if len(r.costs) == 0 {
+		return
+	}
+	var base cost
 	fmt.Fprintln(tw, "observer\tadded to a pread\tto open, pread, close\tdelivered")
 	for _, c := range r.costs {
 		if c.Observer == unobserved {
@@ -68,16 +75,18 @@ func (r *results) print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%d\t%d\t%.4f\n", c.Observer, read, openRead, c.Delivered)
 	}
 	tw.Flush()
+}
 
+func (r *results) printFlows(tw *tabwriter.Writer) {
 	table := ""
 	for _, f := range r.flows {
 		if f.Table != table {
 			tw.Flush()
 			table = f.Table
-			fmt.Fprintf(w, "\n%s\n", table)
+			fmt.Fprintf(tw, "\n%s\n", table)
 			fmt.Fprint(tw, "threads\tclients\trecords a packet\tpause\tdelivered")
 			if f.counted() {
-				fmt.Fprint(tw, "\taccesses/s\tan access\tthe daemon's share\ta record\tlate: median\t99 %")
+				fmt.Fprint(tw, "\taccesses/s\tan access\tthe daemon's share\ta record\tsent: median\t99 %\tlate: median\t99 %")
 			}
 			fmt.Fprintln(tw)
 		}
@@ -92,8 +101,10 @@ func (r *results) print(w io.Writer) {
 			if f.Delivered > 0 {
 				perRecord = f.Daemon / time.Duration(f.Delivered)
 			}
-			fmt.Fprintf(tw, "\t%.0f\t%v\t%.3f\t%v\t%v\t%v", float64(f.Accesses)/f.Elapsed.Seconds(), f.Access, f.Daemon.Seconds()/f.Elapsed.Seconds(),
-				perRecord, f.Median.Round(time.Microsecond), f.P99.Round(time.Microsecond))
+			fmt.Fprintf(tw, "\t%.0f\t%v\t%.3f\t%v", float64(f.Accesses)/f.Elapsed.Seconds(), f.Access, f.Daemon.Seconds()/f.Elapsed.Seconds(), perRecord)
+			for _, late := range []time.Duration{f.Sent.Median, f.Sent.P99, f.Late.Median, f.Late.P99} {
+				fmt.Fprintf(tw, "\t%v", late.Round(time.Microsecond))
+			}
 		}
 		fmt.Fprintln(tw)
 	}

@@ -64,7 +64,7 @@ type Config struct {
 	Memory int // MiB; 0 means 1024
 	CPUs   int // 0 means 2
 	// Counted has the machine's clocks count instructions of its only CPU, each a
-	// nanosecond.
+	// nanosecond. A time in which it has nothing to do is over at once.
 	Counted bool
 	Append  string // more of the kernel's command line
 
@@ -245,7 +245,8 @@ func qemuArgs(c *Config, dir, initramfs string) ([]string, error) {
 		"-chardev", "socket,id=program,fd=4", "-serial", "chardev:program",
 	}
 	if c.Counted {
-		args = append(args, "-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0")
+		// With sleep=on a wait lasts until the host gets round to ending it, milliseconds later.
+		args = append(args, "-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=off")
 	} else {
 		// The tables by which a kernel without ACPI finds processors have one a socket.
 		args = append(args, "-accel", "tcg,thread=multi", "-smp", fmt.Sprintf("%d,sockets=%d", cpus, cpus))
