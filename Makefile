@@ -81,10 +81,10 @@ hotpath: ## print the instructions that the hooks add
 	cd tests && go test -count=1 -v ./hotpath
 
 .PHONY: bench
-bench: ## what observing costs, beside fanotify, inotify and eBPF, into docs/cost.svg: SCOUTFS_SRC=... [VERSION=v1.30 ONLY='by rate': those tables, no picture]
+bench: ## what observing costs, beside fanotify, inotify and eBPF, into docs/cost.svg: SCOUTFS_SRC=... [VERSION=v1.30 ONLY='by rate': those tables, no picture; PROFILE=1: who ran while a record waited]
 	@$(need_source)
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_FS))
-	cd tests && go run ./bench $(if $(VERSIONS),-version $(one_version)) $(if $(value ONLY),-only '$(value ONLY)',-picture ../docs/cost.svg)
+	cd tests && go run ./bench $(if $(VERSIONS),-version $(one_version)) $(if $(value ONLY),-only '$(value ONLY)',-picture ../docs/cost.svg) $(if $(PROFILE),-profile)
 
 .PHONY: bench-relay
 bench-relay: ## the relay beside a loop of the same system calls, and its share of a processor, as root

@@ -31,6 +31,7 @@ import (
 const (
 	envRole     = "BENCH"
 	envOnly     = "ONLY"           // which tables, a regular expression
+	envProfile  = "PROFILE"        // not empty: tell who had the processor while a record waited
 	envNice     = "NICE"           // the unit's Nice=
 	roleCounted = "counted"        // one processor; the clock counts instructions
 	roleTwo     = "two processors" // that run at the same time
@@ -380,12 +381,24 @@ func (b *bench) flow(f *flow) (err error) {
 	if err != nil {
 		return err
 	}
+	profile := os.Getenv(envProfile) != ""
+	if profile {
+		if err := trace(); err != nil {
+			return err
+		}
+	}
 	if err := load(); err != nil {
 		return err
 	}
 	t, err := l.tally() // which has the last records
 	if err != nil {
 		return err
+	}
+	if profile {
+		if f.Ran, err = whoRan(t.Latest); err != nil {
+			return err
+		}
+		f.Latest = t.Latest.length()
 	}
 	after, err := processTime(d.Process.Pid)
 	f.Daemon = after - before

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -29,6 +30,7 @@ import (
 type tally struct {
 	Events     uint64   // for several clients, on average
 	Sent, Late lateness // from an access until the daemon has sent it, and until the client has it
+	Latest     span     // of the record that was sent latest
 }
 
 // lateness is of records.
@@ -206,6 +208,7 @@ func listenClients(ctx context.Context, t *tally, clients, packet int) error {
 	}
 	t.Events = (first.events + others.events) / uint64(clients)
 	t.Sent, t.Late = latenessOf(first.sent), latenessOf(first.late)
+	t.Latest = slices.MaxFunc(append(warm(first.spans), span{}), func(a, b span) int { return cmp.Compare(a.length(), b.length()) })
 	return nil
 }
 
@@ -228,6 +231,7 @@ func connect(socket string, request []byte) (int, error) {
 type received struct {
 	events     uint64
 	sent, late []time.Duration // how long records took until they were sent and got here, as many as there is room for
+	spans      []span          // of the first of each packet
 
 	buf    [notify.RingRecords * notify.RecordSize]byte
 	time   [64]byte // a control message with one
@@ -237,7 +241,7 @@ type received struct {
 
 // newReceived returns one that notes how late so many records are.
 func newReceived(most int) *received {
-	r := &received{sent: make([]time.Duration, 0, most), late: make([]time.Duration, 0, most)}
+	r := &received{sent: make([]time.Duration, 0, most), late: make([]time.Duration, 0, most), spans: make([]span, 0, most)}
 	r.vector.Base = &r.buf[0]
 	r.vector.SetLen(len(r.buf))
 	r.header.Iov = &r.vector
@@ -269,6 +273,9 @@ func (r *received) receive(fd unix.PollFd) error {
 
 func (r *received) note(b []byte) {
 	now, sent := clock(unix.CLOCK_REALTIME), r.sentAt()
+	if len(r.spans) < cap(r.spans) {
+		r.spans = append(r.spans, span{time.Duration(binary.NativeEndian.Uint64(b[8:])), sent})
+	}
 	for ; len(b) > 0 && len(r.late) < cap(r.late); b = b[notify.RecordSize:] {
 		at := time.Duration(binary.NativeEndian.Uint64(b[8:]))
 		r.sent, r.late = append(r.sent, sent-at), append(r.late, now-at)
@@ -287,9 +294,11 @@ func (r *received) sentAt() time.Duration {
 	return time.Duration(binary.NativeEndian.Uint64(data))*time.Second + time.Duration(binary.NativeEndian.Uint64(data[8:]))
 }
 
-// latenessOf leaves out the first fifth, in which everything runs for the first time.
+// warm leaves out the first fifth, in which everything runs for the first time.
+func warm[T any](s []T) []T { return slices.Clone(s[len(s)/5:]) }
+
 func latenessOf(took []time.Duration) (l lateness) {
-	took = slices.Clone(took[len(took)/5:])
+	took = warm(took)
 	if len(took) == 0 {
 		return l
 	}

@@ -33,6 +33,7 @@ const benchPath = "/bin/bench"
 func main() {
 	version := flag.String("version", "v1.30", "`release` of ScoutFS to measure")
 	picture := flag.String("picture", "", "draw the costs into this SVG `file`")
+	profile := flag.Bool("profile", false, "also tell who had the processor while the record that was sent latest waited")
 	only := flag.String("only", "", "measure the tables that match `regexp`, such as 'by rate'; the first is 'costs'")
 	flag.Parse()
 	run.Main(func(ctx context.Context) int {
@@ -43,7 +44,7 @@ func main() {
 		case flag.NArg() > 0:
 			err = errors.New("bench takes no arguments; see -help")
 		default:
-			err = host(ctx, *version, *picture, *only)
+			err = host(ctx, options{*version, *picture, *only, *profile})
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -53,26 +54,32 @@ func main() {
 	})
 }
 
+// options are of the command line.
+type options struct {
+	version, picture, only string
+	profile                bool
+}
+
 // host measures in a machine of one processor that counts instructions, then in one of
 // two that do not, and prints the tables.
-func host(ctx context.Context, version, picture, only string) error {
-	tables, err := regexp.Compile(only)
+func host(ctx context.Context, o options) error {
+	tables, err := regexp.Compile(o.only)
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
 	roles := slices.DeleteFunc([]string{roleCounted, roleTwo}, func(role string) bool { return !wanted(role, tables) })
 	if len(roles) == 0 {
-		return fmt.Errorf("no table matches %q", only)
+		return fmt.Errorf("no table matches %q", o.only)
 	}
 	k, err := vm.Kernel(ctx, vm.KernelNames()[0])
 	if err != nil {
 		return err
 	}
-	s, err := repo.Release(version)
+	s, err := repo.Release(o.version)
 	if err != nil {
 		return err
 	}
-	tree, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: version, Kernel: k, Series: s})
+	tree, err := vm.ScoutFS(ctx, vm.ScoutFSBuild{Version: o.version, Kernel: k, Series: s})
 	if err != nil {
 		return err
 	}
@@ -83,24 +90,24 @@ func host(ctx context.Context, version, picture, only string) error {
 	defer os.RemoveAll(bin)
 	results := &results{}
 	for _, role := range roles {
-		if err := measureIn(ctx, k, tree, role, bin, only, results); err != nil {
+		if err := measureIn(ctx, k, tree, role, bin, o, results); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("\nScoutFS %s, Linux %s, %s\n\n", version, k.Version, time.Now().Format(time.DateOnly))
+	fmt.Printf("\nScoutFS %s, Linux %s, %s\n\n", o.version, k.Version, time.Now().Format(time.DateOnly))
 	results.print(os.Stdout)
-	if picture == "" {
+	if o.picture == "" {
 		return nil
 	}
 	svg, err := draw(results.costs)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(picture, svg, 0o644)
+	return os.WriteFile(o.picture, svg, 0o644)
 }
 
 // measureIn boots a machine for a role and collects its results.
-func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role, bin, only string, results *results) error {
+func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role, bin string, o options, results *results) error {
 	c := tree.Config(k)
 	c.Counted = role == roleCounted
 	c.Modules = []string{"libcrc32c"}
@@ -109,7 +116,10 @@ func measureIn(ctx context.Context, k *vm.KernelTree, tree *vm.ScoutFSTree, role
 	if err != nil {
 		return err
 	}
-	c.Env = []string{guest.EnvFS + "=" + guest.ScoutFS, envRole + "=" + role, envOnly + "=" + only, envNice + "=" + nice}
+	c.Env = []string{guest.EnvFS + "=" + guest.ScoutFS, envRole + "=" + role, envOnly + "=" + o.only, envNice + "=" + nice}
+	if o.profile {
+		c.Env = append(c.Env, envProfile+"=1")
+	}
 	c.Again = guest.MountHangs
 	c.Timeout = 30 * time.Minute
 	c.Files = map[string]vm.File{

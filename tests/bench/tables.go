@@ -48,6 +48,8 @@ type flow struct {
 	Access     time.Duration // the median of those of one thread
 	Daemon     time.Duration // processor time of the daemon
 	Sent, Late lateness
+	Latest     time.Duration // from the access to the sending, of a record that waited longest
+	Ran        string        // who had the processor meanwhile
 }
 
 // unobserved is the name of the first of the costs, which the others are compared with.
@@ -87,6 +89,9 @@ func (r *results) printFlows(tw *tabwriter.Writer) {
 			fmt.Fprint(tw, "threads\tclients\trecords a packet\tpause\tdelivered")
 			if f.counted() {
 				fmt.Fprint(tw, "\taccesses/s\tan access\tthe daemon's share\ta record\tsent: median\t99 %\tlate: median\t99 %")
+				if f.Ran != "" {
+					fmt.Fprint(tw, "\tthe latest to be sent, and who ran meanwhile")
+				}
 			}
 			fmt.Fprintln(tw)
 		}
@@ -104,6 +109,9 @@ func (r *results) printFlows(tw *tabwriter.Writer) {
 			fmt.Fprintf(tw, "\t%.0f\t%v\t%.3f\t%v", float64(f.Accesses)/f.Elapsed.Seconds(), f.Access, f.Daemon.Seconds()/f.Elapsed.Seconds(), perRecord)
 			for _, late := range []time.Duration{f.Sent.Median, f.Sent.P99, f.Late.Median, f.Late.P99} {
 				fmt.Fprintf(tw, "\t%v", late.Round(time.Microsecond))
+			}
+			if f.Ran != "" {
+				fmt.Fprintf(tw, "\t%v: %s", f.Latest.Round(time.Microsecond), f.Ran)
 			}
 		}
 		fmt.Fprintln(tw)
