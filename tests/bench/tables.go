@@ -102,21 +102,26 @@ func (r *results) printFlows(tw *tabwriter.Writer) {
 			fmt.Fprintf(tw, "%.4f", float64(f.Delivered)/float64(f.Accesses))
 		}
 		if f.counted() {
-			perRecord := time.Duration(0)
-			if f.Delivered > 0 {
-				perRecord = f.Daemon / time.Duration(f.Delivered)
-			}
-			fmt.Fprintf(tw, "\t%.0f\t%v\t%.3f\t%v", float64(f.Accesses)/f.Elapsed.Seconds(), f.Access, f.Daemon.Seconds()/f.Elapsed.Seconds(), perRecord)
-			for _, late := range []time.Duration{f.Sent.Median, f.Sent.P99, f.Late.Median, f.Late.P99} {
-				fmt.Fprintf(tw, "\t%v", late.Round(time.Microsecond))
-			}
-			if f.Ran != "" {
-				fmt.Fprintf(tw, "\t%v: %s", f.Latest.Round(time.Microsecond), f.Ran)
-			}
+			f.printTimes(tw)
 		}
 		fmt.Fprintln(tw)
 	}
 	tw.Flush()
+}
+
+// printTimes prints what is only told of a machine that counts instructions.
+func (f *flow) printTimes(w io.Writer) {
+	perRecord := time.Duration(0)
+	if f.Delivered > 0 {
+		perRecord = f.Daemon / time.Duration(f.Delivered)
+	}
+	fmt.Fprintf(w, "\t%.0f\t%v\t%.3f\t%v", float64(f.Accesses)/f.Elapsed.Seconds(), f.Access, f.Daemon.Seconds()/f.Elapsed.Seconds(), perRecord)
+	for _, late := range []time.Duration{f.Sent.Median, f.Sent.P99, f.Late.Median, f.Late.P99} {
+		fmt.Fprintf(w, "\t%v", late.Round(time.Microsecond))
+	}
+	if f.Ran != "" {
+		fmt.Fprintf(w, "\t%v: %s", f.Latest.Round(time.Microsecond), f.Ran)
+	}
 }
 
 // counted tells whether times are instructions, and not what a busy host makes of them.
