@@ -87,8 +87,8 @@ bench: ## what observing costs, beside fanotify, inotify and eBPF, into docs/cos
 	cd tests && go run ./bench $(if $(VERSIONS),-version $(one_version)) $(if $(value ONLY),-only '$(value ONLY)',-picture ../docs/cost.svg) $(if $(PROFILE),-profile)
 
 .PHONY: bench-relay
-bench-relay: ## the relay beside a loop of the same system calls, and its share of a processor, as root
-	go test -run '^$$' -bench '^Benchmark(Beside|Share)$$' -benchtime 100x -timeout 30m ./daemon
+bench-relay: ## the relay beside a loop of the same system calls, and its share of a processor, as root [BENCH=regexp]
+	go test -run '^$$' -bench '$(or $(value BENCH),^Benchmark(Beside|Share)$$)' -benchtime 100x -timeout 30m ./daemon
 
 .PHONY: bench-paths
 bench-paths: ## what -paths takes at 50,000 records a second over 100,000 files, in file systems that answer late
