@@ -3,6 +3,7 @@
 package rpm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/repo"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/rpm/guest"
+	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/standin"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
@@ -28,12 +30,14 @@ func TestSystemd(t *testing.T) {
 	// The kernel that the stand-in's series is for.
 	k := kernel(t, "debian12")
 	image := systemdImage(t, k, dir, kmod91)
-	runSystemd(t, image, vm.Config{
-		Kernel: k,
-		Files: map[string]vm.File{
-			guest.Upgrade: {Source: filepath.Join(dir, fmt.Sprint(second), fmt.Sprintf("scoutfs-notifyd-%d-1.x86_64.rpm", second))},
-		},
-	})
+	runSystemd(t, image, vm.Config{Kernel: k, Files: upgrade(dir)}, "")
+}
+
+// upgrade has the next release of the daemon's package as a file of a machine.
+func upgrade(notifyd string) map[string]vm.File {
+	return map[string]vm.File{
+		guest.Upgrade: {Source: filepath.Join(notifyd, fmt.Sprint(second), fmt.Sprintf("scoutfs-notifyd-%d-1.x86_64.rpm", second))},
+	}
 }
 
 // realVersions are those that TestSystemdScoutFS boots if no others are asked for.
@@ -64,7 +68,7 @@ func TestSystemdScoutFS(t *testing.T) {
 			// Two file systems.
 			c.Disks = append(c.Disks, c.Disks...)
 			c.Again = guest.MountHangs
-			runSystemd(t, image, c)
+			runSystemd(t, image, c, "^TestLife")
 		})
 	}
 }
@@ -91,22 +95,72 @@ func systemdImage(t *testing.T, k *vm.KernelTree, notifyd string, others ...stri
 		contains(t, out, kmod+": module built and installed for kernel "+k.Version)
 	}
 
-	// Leave out what no test needs and what is slow in an emulated machine: device
-	// units for terminals, modules, presets at first boot, generators at each reload.
-	m.sh(`echo 0123456789abcdef0123456789abcdef > /etc/machine-id
-rm -r /etc/systemd/system/*.wants /usr/lib/systemd/system-generators
-cd /usr/lib/systemd/system
-rm multi-user.target.wants/getty.target
-find sysinit.target.wants -type l ! -name '*journal*' ! -name systemd-tmpfiles-setup.service -delete`)
-	// A bind mount leaves out other mounts: the host's folders, /proc and /dev.
-	m.sh(`rm -rf /usr/src/linux-* /usr/lib/gcc /usr/lib/python3* /usr/share/man /var/cache /var/lib/apt
-mount --bind / /mnt
-mkfs.ext4 -q -O ^has_journal -d /mnt /image/root 1G`)
+	m.sh(makeImage)
 	return filepath.Join(image, "root")
 }
 
-// runSystemd runs the tests of tests/rpm/guest in a machine.
-func runSystemd(t *testing.T, image string, c vm.Config) {
+// makeImage makes the image of a machine's root, in its folder /image. It leaves out what
+// no test needs and what is slow in an emulated machine: device units for terminals,
+// modules, the journal's catalog, presets at first boot, generators at each reload. A
+// bind mount leaves out other mounts: the host's folders, /proc and /dev.
+const makeImage = `echo 0123456789abcdef0123456789abcdef > /etc/machine-id
+rm -r /etc/systemd/system/*.wants /usr/lib/systemd/system-generators
+cd /usr/lib/systemd/system
+rm multi-user.target.wants/getty.target
+find sysinit.target.wants -type l \( -name '*catalog*' -o ! -name '*journal*' ! -name systemd-tmpfiles-setup.service \) -delete
+rm -rf /usr/src/linux-* /usr/lib/gcc /usr/lib/python3* /usr/share/man /var/cache /var/lib/apt
+mount --bind / /mnt
+mkfs.ext4 -q -O ^has_journal -d /mnt /image/root 1G
+`
+
+// TestSystemdNewer does that with newRoot's systemd and rpm, which are as new as EL10's,
+// and with the stand-in's module in place of a package of it. To be quick, it runs only
+// those of the tests in which unit and scriptlets do most.
+func TestSystemdNewer(t *testing.T) {
+	dir := notifydPackages(t)
+	image, err := os.MkdirTemp(runDir(t), "image-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kernel(t, "debian12")
+	modules, err := standin.Build(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machineOf(t, newRoot, append(packages(t),
+		bind{Source: dir, Target: notifydDir},
+		bind{Source: filepath.Dir(modules.Patched), Target: "/standin"},
+		bind{Source: image, Target: "/image", Write: true})...)
+	version := m.run("systemctl", "--version")
+	t.Log(version, m.run("rpm", "--version"))
+	if got := regexp.MustCompile(`^systemd (\d+)`).FindStringSubmatch(version); got == nil || got[1] < "257" {
+		t.Fatalf("Debian %s has %s, older than EL10's", newerSuite, version)
+	}
+
+	// The deb, and then what the machine is booted with.
+	before := files(m)
+	m.run("dpkg", "-i", fmt.Sprintf("%s/%d/scoutfs-notifyd_%d-1_amd64.deb", notifydDir, first, first))
+	m.run("systemctl", "enable", "scoutfs-notifyd@mnt-a")
+	m.run("dpkg", "--purge", "scoutfs-notifyd")
+	equal(t, "files after purge", files(m), before)
+	m.sh("rpm -i --nodeps " + workDir + "/others/noarch/debian-provides*.rpm")
+	m.run("rpm", "-i", fmt.Sprintf("%s/%d/scoutfs-notifyd-%d-1.x86_64.rpm", notifydDir, first, first))
+	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)
+	equal(t, "folder for sockets", lines(m.sh("stat -c '%A %U %n' /run/scoutfs")), []string{"drwxr-xr-x root /run/scoutfs"})
+	checkUnit(t, m, "scoutfs-notifyd")
+	checkUnit(t, m, "scoutfs-notify-index")
+
+	m.sh(fmt.Sprintf("install -D -m 644 -t /lib/modules/%[1]s/extra /standin/%[2]s\ndepmod %[1]s\n", k.Version, filepath.Base(modules.Patched)) + makeImage)
+	runSystemd(t, filepath.Join(image, "root"), vm.Config{
+		Kernel:  k,
+		Modules: []string{modules.Patched},
+		Files:   upgrade(dir),
+	}, "^Test(Machine|PlainMount|MountUnit|IndexUnit|LifeNamespace|Upgrade|Remove)$")
+}
+
+// runSystemd runs tests of tests/rpm/guest in a machine: those that GUEST_TESTS names, or
+// else which, a regular expression; empty: all.
+func runSystemd(t *testing.T, image string, c vm.Config, which string) {
 	t.Helper()
 	enable := filepath.Join(t.TempDir(), "enable.sh")
 	if err := os.WriteFile(enable, []byte(readREADME(t).enable), 0o644); err != nil {
@@ -119,17 +173,13 @@ func runSystemd(t *testing.T, image string, c vm.Config) {
 	}
 	c.Files[guest.Enable] = vm.File{Source: enable}
 	c.Timeout = 20 * time.Minute // far more than it takes, even on a busy host
-	tests := guestTests
 	if life := os.Getenv(guest.EnvLife); life != "" {
 		c.Env = append(c.Env, guest.EnvLife+"="+life)
 		c.Resume = resume()
 		c.Timeout = 8 * time.Hour
 	}
-	if slices.Contains(c.Env, guest.EnvFS+"="+guest.ScoutFS) && tests == "" {
-		tests = "^TestLife"
-	}
 	args := []string{"-test.v"}
-	if tests != "" {
+	if tests := cmp.Or(guestTests, which); tests != "" {
 		args = append(args, "-test.run="+tests)
 	}
 	vm.Run(t, c, vm.BuildTest(t, "./rpm/guest"), args...)

@@ -11,8 +11,8 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/vm"
 )
 
-// newerSuite is the Debian release whose dkms is tried beside that of the root: the
-// newest release, because dkms changes, and EPEL has the newest.
+// newerSuite is the Debian release whose dkms and systemd are tried beside those of the
+// root: the newest release, because dkms changes, and EPEL has the newest.
 const newerSuite = "trixie"
 
 // eachDkms runs a test in a machine with the oldest dkms that the packages are for, which

@@ -34,6 +34,12 @@ var (
 	// debianRoot is a Debian whose kernel ScoutFS compiles for.
 	debianRoot = newRecipe("bullseye", "cd \"$1\"\nrm etc/dpkg/dpkg.cfg.d/99mmdebstrap\n"+kernelSetup,
 		"dkms", "gcc", "kmod", "linux-headers-amd64", "make")
+	// newRoot has EL10's systemd, 257, and a newer rpm than its.
+	newRoot = newRecipe(newerSuite, `cd "$1"
+rm etc/dpkg/dpkg.cfg.d/99mmdebstrap
+mkdir -p etc/rpm var/lib/rpm
+echo '%_dbpath /var/lib/rpm' > etc/rpm/macros
+`, "e2fsprogs", "kmod", "mount", "rpm", "systemd")
 )
 
 // elSetup makes the root look like the RHEL family to dkms, rpm and the packages.
