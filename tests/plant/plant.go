@@ -59,7 +59,7 @@ var Bugs = []Bug{
 		// KCSAN looks at one access of thousands: record by record it has more of them.
 		edits: []edit{{
 			"\t\tspin_lock(&ring->lock);\n\t\tWRITE_ONCE(ring->tail, tail);\n\t\tring->limit = tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\tspin_unlock(&ring->lock);\n",
-			"\t\tfor (; ring->tail < tail; barrier()) {\n\t\t\tring->tail++;\n\t\t\tring->limit = ring->tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\t}\n",
+			"\t\twhile (ring->tail < tail) {\n\t\t\tring->tail++;\n\t\t\tring->limit = ring->tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\t\tbarrier();\n\t\t}\n",
 		}},
 	},
 }
