@@ -32,6 +32,12 @@ fi
 
 mkdir -p "$dest"
 cp -R "$tree/kmod/src/." "$dest/"
+# ScoutFS looks for interfaces in the headers of the folder in which make runs. Debian has a
+# kernel's headers in two folders, and these are in the other one.
+if [ -f "$dest/Makefile.kernelcompat" ]; then
+	# shellcheck disable=SC2016 # make expands it
+	sed -i 's| include/| $(srctree)/include/|' "$dest/Makefile.kernelcompat"
+fi
 # rpm's patch leaves these behind when a hunk needed an offset
 find "$dest" -name '*.orig' -delete
 {
