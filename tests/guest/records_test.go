@@ -634,10 +634,10 @@ func (a *accesses) scoutfs(t *testing.T, args ...string) string {
 
 // uring is an io_uring with room for one request.
 type uring struct {
-	fd           int
-	rings, sqes  []byte
-	sqTail, cqes uint32 // offsets in rings
-	sqArray      uint32
+	fd          int
+	rings, sqes []byte
+	// Offsets in rings.
+	sqTail, sqArray, cqTail, cqes uint32
 }
 
 // uringSQPoll has a thread of the kernel's fetch the requests.
@@ -660,7 +660,7 @@ func newUring(flags uint32) (*uring, error) {
 		return nil, errors.New("io_uring: the kernel is older than 5.4")
 	}
 	field := func(off int) uint32 { return binary.NativeEndian.Uint32(p[off:]) }
-	u.sqTail, u.sqArray, u.cqes = field(offSQ+4), field(offSQ+24), field(offCQ+20)
+	u.sqTail, u.sqArray, u.cqTail, u.cqes = field(offSQ+4), field(offSQ+24), field(offCQ+4), field(offCQ+20)
 	const offRings, offSQEs = 0, 0x10000000
 	var err error
 	if u.rings, err = unix.Mmap(u.fd, offRings, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
@@ -697,8 +697,15 @@ func (u *uring) read(fd, off int, buf []byte) (int, error) {
 	binary.NativeEndian.PutUint32(u.sqes[24:], uint32(len(buf)))
 	binary.NativeEndian.PutUint32(u.rings[u.sqArray:], 0)
 	atomic.StoreUint32((*uint32)(unsafe.Pointer(&u.rings[u.sqTail])), 1)
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), 1, 1, getEvents|wakeUp, 0, 0); errno != 0 {
-		return 0, fmt.Errorf("io_uring_enter: %w", errno)
+	// A signal, as Go's scheduler sends them, ends the wait, and what was submitted hides that.
+	for submit := uintptr(1); atomic.LoadUint32((*uint32)(unsafe.Pointer(&u.rings[u.cqTail]))) == 0; {
+		submitted, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), submit, 1, getEvents|wakeUp, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return 0, fmt.Errorf("io_uring_enter: %w", errno)
+		}
+		if errno == 0 {
+			submit -= min(submit, submitted)
+		}
 	}
 	res := int32(binary.NativeEndian.Uint32(u.rings[u.cqes+8:]))
 	if res < 0 {
