@@ -229,14 +229,14 @@ func TestPathsUmount(t *testing.T) {
 	}
 	f.startDaemon("-wait")
 	tl := f.tail("-f", "-paths")
-	var served notify.ID
 	for round := range rounds {
 		// A file system that is open for a path when it is unmounted goes on if it is mounted
-		// again at once, and so does its stream.
-		if f.RID != served {
-			tl.until("hello")
-			served = f.RID
+		// again at once. The daemon still needs a moment to attach again.
+		seen := f.create("seen", 10)
+		stop := f.keepTouching("seen")
+		for tl.next().Ino != seen {
 		}
+		stop()
 		name := fmt.Sprintf("file %d", round)
 		ino := f.create(name, 10)
 		for i := range 20 {
