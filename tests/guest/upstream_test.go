@@ -22,18 +22,19 @@ func provoke(t *testing.T) {
 }
 
 // The kernel walks a path without references, under RCU, and asks d_revalidate about
-// names that it has in memory.
+// names that it has in memory. In a folder of ScoutFS's own it has stopped to do so
+// before, because scoutfs_permission refuses; in a merged one whose upper layer is
+// another file system it has not.
 func TestUpstreamRevalidate(t *testing.T) {
 	provoke(t)
 	f := setup(t)
 	if err := os.MkdirAll(f.path("lower/b/c"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	file := "lower/b/c/d"
-	f.create(file, 1)
+	f.create("lower/b/c/d", 1)
 	loadLater(t, "overlay")
 	merged := t.TempDir()
-	if err := unix.Mount("overlay", merged, "overlay", 0, "lowerdir="+f.path("lower")+":"+t.TempDir()); err != nil {
+	if err := unix.Mount("overlay", merged, "overlay", 0, "lowerdir="+t.TempDir()+":"+f.path("lower")); err != nil {
 		t.Fatalf("mount overlay: %v", err)
 	}
 	defer unix.Unmount(merged, 0)
@@ -41,10 +42,8 @@ func TestUpstreamRevalidate(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(merged, "b/c/d")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(f.path(file)); err != nil {
-			t.Fatal(err)
-		}
 	}
+	t.Logf("d_revalidate was called under RCU %d times", f.counter("dentry_revalidate_rcu"))
 }
 
 // A mount runs out of memory at each place in turn.
