@@ -213,7 +213,7 @@ echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false";' > /etc/apt/
 		t.Errorf("kernel %s loads %q after\n%s", kernel, got, commands)
 	}
 	m.run("scoutfs-notify", "-version")
-	m.run("apt-get", "remove", "scoutfs-notify-kmod-"+version)
+	m.run("apt-get", "purge", "scoutfs-notify-kmod-"+version)
 	equal(t, "modules after removal", lines(m.sh("find /lib/modules/ -name '*scoutfs*'")), nil)
 }
 

@@ -24,16 +24,29 @@ const standinMakefile = `obj-$(CONFIG_SCOUTFS_FS) := scoutfs.o
 
 CFLAGS_describe.o = -DSCOUTFS_GIT_DESCRIBE=\"$(SCOUTFS_GIT_DESCRIBE)\"
 
+-include $(src)/Makefile.kernelcompat
+
 scoutfs-y +=			\
 	describe.o		\
 	sysfs.o			\
 	testfs.o
 `
 
+// ScoutFS, too, looks for interfaces in the kernel's headers by paths that are relative to
+// the folder in which make runs.
+const standinKernelcompat = `
+ifneq (,$(shell grep 'struct file_operations {' include/linux/fs.h))
+ccflags-y += -DKC_FILE_OPERATIONS
+endif
+`
+
 // ScoutFS's module, too, says which source it was built from.
 const standinDescribe = `// SPDX-License-Identifier: GPL-2.0-only
 #include <linux/module.h>
 MODULE_INFO(git_describe, SCOUTFS_GIT_DESCRIBE);
+#ifndef KC_FILE_OPERATIONS
+#error "the kernel's headers were not found"
+#endif
 `
 
 // upstream is a repository in dir/upstream, with its series in folders of dir that
@@ -59,6 +72,7 @@ func newUpstream(t *testing.T, dir string, versions ...string) *upstream {
 		s.write("kmod/src/"+f, string(text))
 	}
 	s.write("kmod/src/Makefile", standinMakefile)
+	s.write("kmod/src/Makefile.kernelcompat", standinKernelcompat)
 	s.write("kmod/src/describe.c", standinDescribe)
 	// Upstream, too, has a script there, and documents beside kmod.
 	s.write("kmod/src/filter.sh", "#!/bin/bash\nexit 0\n")
