@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -47,9 +46,6 @@ func (o *options) exportFrom(ctx context.Context, dir, version string) (*series.
 		return nil, nil, err
 	}
 	base, err := findCommit(ctx, dir, nil, rev)
-	if errors.Is(err, errNoCommit) {
-		err = fmt.Errorf("%w; fetch it: git -C %s fetch --tags", err, dir)
-	}
 	if err != nil {
 		return nil, nil, err
 	}

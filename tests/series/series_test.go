@@ -410,7 +410,7 @@ func TestExport(t *testing.T) {
 	c.must(t, "checkout", "-q", "--orphan", "other")
 	c.must(t, "commit", "-q", "-m", "other")
 	for dir, tags := range map[string]map[string]string{
-		u.dir: {"v1.9": "no such tag or commit; fetch it: git -C " + u.dir + " fetch --tags", "v1.2": "there are no commits on top of v1.2"},
+		u.dir: {"v1.9": "no such tag or commit; upstream may not have released it yet, or: git -C " + u.dir + " fetch --tags", "v1.2": "there are no commits on top of v1.2"},
 		c.dir: {"v1.2": "HEAD is not based on v1.2"},
 	} {
 		for tag, want := range tags {
