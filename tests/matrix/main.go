@@ -221,12 +221,12 @@ func checkOf(pkg, version string, e testjson.TestEvent) string {
 	return ""
 }
 
-// print prints the table and says whether everything passed.
+// print prints the table and says whether all that was not skipped passed.
 func (r *results) print(out io.Writer, versions []string, kernel string, took time.Duration) bool {
 	fmt.Fprintf(out, "\nScoutFS with its series on Linux %s:\n\n", kernel)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\t%s\n", strings.Join(versions, "\t"))
-	passed, failed := 0, 0
+	passed, skipped, failed := 0, 0, 0
 	for _, check := range r.checks {
 		fmt.Fprint(w, check)
 		for _, v := range versions {
@@ -234,6 +234,8 @@ func (r *results) print(out io.Writer, versions []string, kernel string, took ti
 			switch outcome {
 			case "ok":
 				passed++
+			case outcomes[testjson.ActionSkip]:
+				skipped++
 			case "":
 				outcome = "not run"
 				fallthrough
@@ -245,7 +247,7 @@ func (r *results) print(out io.Writer, versions []string, kernel string, took ti
 		fmt.Fprintln(w)
 	}
 	w.Flush()
-	fmt.Fprintf(out, "\n%d passed, %d failed\n", passed, failed)
+	fmt.Fprintf(out, "\n%d passed, %d skipped, %d failed\n", passed, skipped, failed)
 	fmt.Fprintf(out, "took %v\n", took.Round(time.Second))
 	return failed == 0
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gotest.tools/gotestsum/testjson"
 )
 
 func TestRecord(t *testing.T) {
@@ -61,6 +63,17 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// What a machine skips, with its reason, is no failure.
+func TestTableWithASkip(t *testing.T) {
+	r := &results{cells: make(map[string]map[string]string)}
+	r.set("TestOpen", "v1.30", outcomes[testjson.ActionPass])
+	r.set("TestCost", "v1.30", outcomes[testjson.ActionSkip])
+	var out strings.Builder
+	if !r.print(&out, []string{"v1.30"}, "5.10", time.Second) || !strings.Contains(out.String(), "\n1 passed, 1 skipped, 0 failed\n") {
+		t.Errorf("with a skipped check the table is\n%s", &out)
+	}
+}
+
 // A version whose tests cannot even start does not cost the others their table.
 func TestTableWithAFailure(t *testing.T) {
 	r := &results{cells: make(map[string]map[string]string)}
@@ -75,7 +88,7 @@ func TestTableWithAFailure(t *testing.T) {
 		"          v1.29    v1.30\n",
 		"hotpath   FAIL     ok\n",
 		"TestOpen  not run  ok\n",
-		"2 passed, 2 failed\n",
+		"2 passed, 0 skipped, 2 failed\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
