@@ -139,7 +139,7 @@ test-series: ## apply.sh, the series' tool and what reads patches/ [TEST=regexp]
 .PHONY: test-rpm
 test-rpm: ## packages by real dnf, dkms and systemd in a throw-away root [TEST=regexp]
 	@$(call deps,$(DEPS_BASE) $(DEPS_VM) $(DEPS_TEST) $(DEPS_FS))
-	cd tests && go test -count=1 -v -timeout 80m $(if $(TEST),-run '$(TEST)') ./rpm
+	cd tests && go test -count=1 -v -timeout $(if $(CUTS)$(STEPS),8h,80m) $(if $(TEST),-run '$(TEST)') ./rpm
 
 .PHONY: test-screen
 test-screen: ## the live screen of top in a terminal [TEST=regexp] [SCREEN=10m]
