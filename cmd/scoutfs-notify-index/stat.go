@@ -110,7 +110,7 @@ func (st *storeStatus) text(now index.Millis, gaps int) string {
 		if v := st.Vacuumed; v.Time > 0 {
 			fmt.Fprintf(&b, "last vacuum %v: %d deleted ones dropped\n", v.Time, v.Entries)
 		} else {
-			fmt.Fprint(&b, "no vacuum so far\n")
+			fmt.Fprint(&b, "no deleted ones dropped so far\n")
 		}
 	}
 	for i := range st.Nodes {

@@ -70,7 +70,7 @@ func stretches(views []*View) []*stretch {
 	}
 	for _, v := range views {
 		for i, r := range v.readers {
-			r.next, r.left = 0, 0
+			r.rewind()
 			add(v.segments[i].Span, v.segments[i].Hour, r)
 		}
 		if len(v.recent) > 0 {

@@ -243,6 +243,9 @@ func (r *segmentReader) load(i int) error {
 	return nil
 }
 
+// rewind makes the first entry the next one.
+func (r *segmentReader) rewind() { r.next, r.left = 0, 0 }
+
 // read sets e to the next entry. The error is io.EOF after the last.
 func (r *segmentReader) read(e *Entry) error {
 	for r.left == 0 {

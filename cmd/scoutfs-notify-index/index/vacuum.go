@@ -82,7 +82,7 @@ func Vacuum(v *View, walk Walk, exists func(ino uint64) (bool, error)) (inodes, 
 
 // listGone writes the inodes of a segment that are neither in a list nor there.
 func listGone(w *segmentWriter, r *segmentReader, list []uint64, exists func(ino uint64) (bool, error)) (inodes, gone uint64, err error) {
-	r.next, r.left = 0, 0
+	r.rewind()
 	var e Entry
 	for {
 		if err := r.read(&e); err == io.EOF {

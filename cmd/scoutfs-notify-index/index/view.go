@@ -101,7 +101,7 @@ func (v *View) sources(t Millis) []source {
 		if v.segments[i].Last < t {
 			continue
 		}
-		r.next, r.left = 0, 0
+		r.rewind()
 		out = append(out, r)
 	}
 	recent := sliceSource(v.recent)
