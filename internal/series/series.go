@@ -18,6 +18,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -246,4 +247,15 @@ func CommonHeader(all []*Series) (string, error) {
 		return "", errors.New("no series to take the header from")
 	}
 	return all[0].Header(), nil
+}
+
+// KernelsFile returns the file with a regular expression of the kernel releases that the
+// series' packages are built for: its own kernels.txt, or else common.
+func (s *Series) KernelsFile(common string) (string, error) {
+	own := filepath.Join(s.Dir, "kernels.txt")
+	_, err := os.Stat(own)
+	if errors.Is(err, fs.ErrNotExist) {
+		return common, nil
+	}
+	return own, err
 }

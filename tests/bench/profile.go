@@ -35,8 +35,8 @@ const daemonName = "scoutfs-notifyd"
 
 const tracing = "/sys/kernel/tracing"
 
-// trace has the kernel note who is woken, who gets the processor, and when a process renames a file, as the
-// daemon does when it publishes its state.
+// trace has the kernel note who is woken, who gets the processor, and when a process renames
+// a file, as the daemon does when it publishes its state.
 func trace() error {
 	if err := unix.Mount("tracefs", tracing, "tracefs", 0, ""); err != nil && err != unix.EBUSY {
 		return fmt.Errorf("mount tracefs: %w", err)

@@ -156,8 +156,11 @@ func (r *Report) Check() error {
 	return errors.Join(r.Read.Check(), open.Check())
 }
 
-// Added compares a function with and without its hook. It is an error if the rest of
-// the function differs.
+// ErrOther: the hook changes other code of the function, too.
+var ErrOther = errors.New("the hook changes other code")
+
+// Added compares a function with and without its hook. The error is
+// [ErrOther] if the rest of the function differs.
 func Added(before, after []Instruction) (*Hook, error) {
 	hot, cold, err := split(after)
 	if err != nil {
@@ -165,7 +168,7 @@ func Added(before, after []Instruction) (*Hook, error) {
 	}
 	added, removed := diff(before, hot)
 	if len(removed) > 0 {
-		return nil, fmt.Errorf("the hook changes other code: %v is gone", removed)
+		return nil, fmt.Errorf("%w: %v is gone", ErrOther, removed)
 	}
 	return &Hook{Hot: added, Cold: cold}, nil
 }

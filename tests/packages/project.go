@@ -3,10 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -121,13 +119,11 @@ func (p *project) pick(names []string) ([]release, error) {
 	}
 	var releases []release
 	for _, s := range all {
-		r := release{s, filepath.Join(s.Dir, "kernels.txt")}
-		if _, err := os.Stat(r.kernels); errors.Is(err, fs.ErrNotExist) {
-			r.kernels = p.file("dkms", "kernels.txt")
-		} else if err != nil {
+		kernels, err := s.KernelsFile(p.file("dkms", "kernels.txt"))
+		if err != nil {
 			return nil, err
 		}
-		releases = append(releases, r)
+		releases = append(releases, release{s, kernels})
 	}
 	return releases, nil
 }

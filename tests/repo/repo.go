@@ -7,7 +7,6 @@ package repo
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -178,16 +177,17 @@ func Kernels(s *series.Series) (*regexp.Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(filepath.Join(s.Dir, "kernels.txt"))
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = os.ReadFile(filepath.Join(root, "dkms", "kernels.txt"))
-	}
+	file, err := s.KernelsFile(filepath.Join(root, "dkms", "kernels.txt"))
 	if err != nil {
-		return nil, fmt.Errorf("kernels of %s: %w", s.Version, err)
+		return nil, err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
 	}
 	re, err := regexp.CompilePOSIX(strings.TrimSpace(string(text)))
 	if err != nil {
-		return nil, fmt.Errorf("kernels of %s: %w", s.Version, err)
+		return nil, fmt.Errorf("parse %s: %w", file, err)
 	}
 	return re, nil
 }
