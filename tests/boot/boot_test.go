@@ -141,17 +141,35 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// TestCost counts instructions, on the stand-in.
+// TestCost counts instructions.
 func TestCost(t *testing.T) {
 	k := vm.TestKernel(t, vm.KernelNames()[0])
-	m, err := standin.Build(t.Context(), k)
+	count := func(t *testing.T, c vm.Config) {
+		c.Counted = true
+		c.Env = append(c.Env, guest.EnvCounted+"=1")
+		vm.Run(t, c, vm.BuildTest(t, "./guest"), "-test.v", "-test.run=^TestCost$")
+	}
+	t.Run("stand-in", func(t *testing.T) {
+		m, err := standin.Build(t.Context(), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := machine(t, k, m.Patched, m.Unpatched)
+		c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn)
+		count(t, c)
+	})
+	all, err := repo.Series()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := machine(t, k, m.Patched, m.Unpatched)
-	c.Counted = true
-	c.Env = append(c.Env, guest.EnvFS+"="+guest.StandIn, guest.EnvCounted+"=1")
-	vm.Run(t, c, vm.BuildTest(t, "./guest"), "-test.v", "-test.run=^TestCost$")
+	for _, s := range all {
+		t.Run(s.Version, func(t *testing.T) {
+			patched, unpatched := vm.TestScoutFS(t, k, s)
+			c := machine(t, k, patched.Module, unpatched.Module)
+			onScoutFS(&c, patched, s.Version)
+			count(t, c)
+		})
+	}
 }
 
 // onScoutFS adds what real ScoutFS needs: its command, disks, for TestRace's second mount

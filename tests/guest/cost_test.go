@@ -16,8 +16,14 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// The most instructions that records may add.
+// The most instructions that the hooks may add.
 const (
+	// While nobody listens: to a cached pread a load, a test and a branch, and to an open
+	// the call of a function with the same in it.
+	mostIdleRead     = 4
+	mostIdleOpenRead = 30
+
+	// Records, in addition.
 	mostRead     = 120 // to a cached pread
 	mostOpenRead = 210 // to that with an open before and a close after it: two records
 	mostDropped  = 60  // to a cached pread, while the ring is full
@@ -30,18 +36,19 @@ func TestCost(t *testing.T) {
 	if os.Getenv(EnvCounted) == "" {
 		t.Skip("needs a machine that counts instructions, which TestCost of tests/boot starts")
 	}
+	before, openBefore := idle(t, Unpatched)
 	f := setup(t)
-	f.create("a", 4096)
-	fd, err := unix.Open(f.path("a"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	read := reading(fd)
-	openRead := openReading(t, f.path("a"))
+	read, openRead, end := f.reads()
+	defer end()
 	nothing := func() {}
 
 	none, openNone := instructions(t, read, nothing), instructions(t, openRead, nothing)
+	t.Logf("while nobody listens, a pread takes %d instructions, %d more than without the series, and open, pread and close %d, %d more",
+		none, none-before, openNone, openNone-openBefore)
+	if none-before > mostIdleRead || openNone-openBefore > mostIdleOpenRead {
+		t.Errorf("the hooks add %d instructions to a pread and %d to open, pread and close, over %d and %d",
+			none-before, openNone-openBefore, mostIdleRead, mostIdleOpenRead)
+	}
 	r := f.attach()
 	free := func() { drain(t, r) }
 	room, openRoom := instructions(t, read, free), instructions(t, openRead, free)
@@ -62,6 +69,31 @@ func TestCost(t *testing.T) {
 	if drop > mostDropped {
 		t.Errorf("a record that is dropped costs %d instructions, over %d", drop, mostDropped)
 	}
+}
+
+// idle returns how many instructions accesses take with a module and no reader.
+func idle(t *testing.T, module string) (pread, openRead int) {
+	t.Helper()
+	insmod(t, module)
+	defer rmmod(t)
+	f := mountFS(t)
+	defer f.umount()
+	read, open, end := f.reads()
+	defer end()
+	nothing := func() {}
+	return instructions(t, read, nothing), instructions(t, open, nothing)
+}
+
+// reads returns functions that read a file, one that is open until end and one that opens
+// it for each.
+func (f *fs) reads() (read, openRead func() error, end func()) {
+	f.t.Helper()
+	f.create("a", 4096)
+	fd, err := unix.Open(f.path("a"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return reading(fd), openReading(f.t, f.path("a")), func() { unix.Close(fd) }
 }
 
 // reading returns a function that reads 4096 bytes of an open file. Raw: the scheduler is

@@ -52,6 +52,9 @@ func (r *results) set(check, version, outcome string) {
 		r.checks = append(r.checks, check)
 		r.cells[check] = make(map[string]string)
 	}
+	if outcome == outcomes[testjson.ActionSkip] && r.cells[check][version] != "" {
+		return // done in another machine
+	}
 	r.cells[check][version] = outcome
 }
 
@@ -162,7 +165,7 @@ func (c *checker) build(ctx context.Context, s *series.Series) error {
 // repository at root, and puts their outcomes into the table.
 func (r *results) goTest(ctx context.Context, root, pkg, version string) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout", "60m",
-		"-run", "^TestScoutFS$/^"+version+"$", pkg)
+		"-run", "^(TestScoutFS|TestCost)$/^"+version+"$", pkg)
 	cmd.Dir = filepath.Join(root, "tests")
 	cmd.Env = append(os.Environ(), "VERSIONS="+version)
 	var out bytes.Buffer
@@ -210,13 +213,15 @@ func (r *results) record(pkg, version string, out io.Reader, err error) {
 
 // checkOf returns the check that a test's end decides, or "".
 func checkOf(pkg, version string, e testjson.TestEvent) string {
-	name := "TestScoutFS/" + version
-	if guest, ok := strings.CutPrefix(e.Test, name+"/"); ok && !strings.Contains(guest, "/") {
-		return guest
-	}
-	// Boot's own test passes when those in the machine do: they are the checks.
-	if e.Test == name && (pkg != "./boot" || e.Action == testjson.ActionFail) {
-		return strings.TrimPrefix(pkg, "./")
+	for _, test := range []string{"TestScoutFS/", "TestCost/"} {
+		name := test + version
+		if guest, ok := strings.CutPrefix(e.Test, name+"/"); ok && !strings.Contains(guest, "/") {
+			return guest
+		}
+		// Boot's own tests pass when those in the machine do: they are the checks.
+		if e.Test == name && (pkg != "./boot" || e.Action == testjson.ActionFail) {
+			return strings.TrimPrefix(pkg, "./")
+		}
 	}
 	return ""
 }
