@@ -123,9 +123,9 @@ type Report struct {
 	Open   []Instruction // what is executed of OpenHook; without the series there is no ->open
 }
 
-// Compare compares a read function in two object files, with and without its hook, and
-// reads OpenHook of a third, which may be the first.
-func Compare(ctx context.Context, patched, unpatched, read, open string) (*Report, error) {
+// Compare compares a read function in two modules, with and without its hook, and reads
+// OpenHook of the first.
+func Compare(ctx context.Context, patched, unpatched, read string) (*Report, error) {
 	before, err := Disassemble(ctx, unpatched, read)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func Compare(ctx context.Context, patched, unpatched, read, open string) (*Repor
 	if r.Read, err = Added(before, after); err != nil {
 		return nil, err
 	}
-	code, err := Disassemble(ctx, open, OpenHook)
+	code, err := Disassemble(ctx, patched, OpenHook)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 // check compares two modules and prints what the hooks add.
 func check(t *testing.T, patched, unpatched, read string) {
 	t.Helper()
-	r, err := Compare(t.Context(), patched, unpatched, read, patched)
+	r, err := Compare(t.Context(), patched, unpatched, read)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,10 +40,16 @@ var debianKernels = []struct{ name, suite string }{
 	{"debian12-backports", "bookworm-backports"}, // 6.12, as EL10's
 }
 
-// KernelNames returns what to pass to [Kernel]: the folder KERNEL_DIR or the name KERNEL
-// if the environment sets one, otherwise the names of all of Debian's kernels.
+// KernelOr returns what to pass to [Kernel]: the folder KERNEL_DIR or the name KERNEL if
+// the environment sets one, otherwise name.
+func KernelOr(name string) string {
+	return cmp.Or(os.Getenv("KERNEL_DIR"), os.Getenv("KERNEL"), name)
+}
+
+// KernelNames returns what to pass to [Kernel]: the one that the environment sets, as in
+// [KernelOr], otherwise the names of all of Debian's kernels.
 func KernelNames() []string {
-	if name := cmp.Or(os.Getenv("KERNEL_DIR"), os.Getenv("KERNEL")); name != "" {
+	if name := KernelOr(""); name != "" {
 		return []string{name}
 	}
 	var names []string

@@ -29,7 +29,7 @@ type ScoutFSBuild struct {
 	Source  string         // work tree or bare repository; "" means SCOUTFS_SRC
 	Version string         // a tag, such as "v1.30"; or a name for Rev
 	Rev     string         // what to build, as git names it; "" means the tag
-	Kernel  *KernelTree    // to build the module for
+	Kernel  *KernelTree    // to build the module for; without Modules its symbols need not be known
 	Series  *series.Series // to apply; nil builds upstream's own tree
 }
 
@@ -136,7 +136,11 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 		}
 	}
 	progress("ScoutFS %s (%s): building the module for kernel %s, which takes a minute or two", b.Version, kind, b.Kernel.Version)
-	if err := strictMake(ctx, filepath.Join(tree, "kmod"), "SK_KSRC="+b.Kernel.Build, noBTF); err != nil {
+	args := []string{"SK_KSRC=" + b.Kernel.Build, noBTF}
+	if b.Kernel.Modules == "" {
+		args = append(args, "KBUILD_MODPOST_WARN=1")
+	}
+	if err := strictMake(ctx, filepath.Join(tree, "kmod"), args...); err != nil {
 		return err
 	}
 	progress("ScoutFS %s (%s): building the command", b.Version, kind)
@@ -149,7 +153,8 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 
 // kbuildLine matches what a build without warnings prints: its steps, the commands
 // of upstream's own Makefile, and kbuild's notes that another compiler built the
-// kernel and that there is no vmlinux with type information.
+// kernel and that there is no vmlinux with type information, nor any symbols. Newer
+// assemblers make no symbols for sections, of which EL8's objtool complains.
 var kbuildLine = regexp.MustCompile(`^(\s*` +
 	`|  (CC|LD|AR|AS|CHECK|MODPOST|BTF|GEN|UPD) .*` +
 	`|make(\[\d+\])?: (Entering|Leaving) directory .*` +
@@ -157,6 +162,11 @@ var kbuildLine = regexp.MustCompile(`^(\s*` +
 	`|warning: the compiler differs from the one used to build the kernel` +
 	`|  The kernel was built by: .*|  You are using: .*` +
 	`|Skipping BTF generation for .*` +
+	`|WARNING: Symbol version dump .* is missing\..*` +
+	`|\s+Modules may not have dependencies or modversions\.` +
+	`|\s+You may get many unresolved symbol (warnings|errors)\.` +
+	`|WARNING: modpost: "\w+" \[.*\] undefined!` +
+	`|.*: warning: objtool: missing symbol for section .*` +
 	`)$`)
 
 // strictMake runs make and treats any line of output that is not kbuild's own as an

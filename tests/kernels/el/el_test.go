@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -194,7 +195,9 @@ func TestExtract(t *testing.T) {
 }
 
 func TestPrintTable(t *testing.T) {
-	cells := func(all ...cell) []cell { return append(all, cell{skipped, "why"}, cell{skipped, "the same"}) }
+	cells := func(all ...cell) []cell {
+		return append(all, cell{skipped, "why"}, cell{skipped, "why"}, cell{skipped, "packages"})
+	}
 	good := []row{
 		{"4.18.0-553.66.1.el8_10.x86_64", "v1.28", cells(cell{ok, ""}, cell{ok, ""})},
 		{"5.14.0-570.32.1.el9_6.x86_64", "main", cells(cell{ok, ""}, cell{skipped, "registers"})},
@@ -203,11 +206,12 @@ func TestPrintTable(t *testing.T) {
 	if err := printTable(&out, good); err != nil {
 		t.Error(err)
 	}
-	const want = `kernel                         release  compiles  hooks    boots    DKMS
-4.18.0-553.66.1.el8_10.x86_64  v1.28    ok        ok       skipped  skipped
-5.14.0-570.32.1.el9_6.x86_64   main     ok        skipped  skipped  skipped
+	const want = `kernel                         release  compiles  hooks    boots    systemd  DKMS
+4.18.0-553.66.1.el8_10.x86_64  v1.28    ok        ok       skipped  skipped  skipped
+5.14.0-570.32.1.el9_6.x86_64   main     ok        skipped  skipped  skipped  skipped
 boots skipped: why
-DKMS skipped: the same
+systemd skipped: why
+DKMS skipped: packages
 hooks skipped: registers
 `
 	if out.String() != want {
@@ -220,9 +224,48 @@ hooks skipped: registers
 	}
 }
 
-func TestComplaints(t *testing.T) {
-	got := complaints("  CC x.o\nWARNING: modpost: \"printk\" [x.ko] undefined!\nWARNING: Symbol version dump \"Module.symvers\" is missing.\nx.o: warning: objtool: missing symbol for section .text.unlikely\nx.c:1:2: warning: unused\nx.c:3: error: no\n")
-	if want := []string{"x.c:1:2: warning: unused", "x.c:3: error: no"}; !slices.Equal(got, want) {
-		t.Errorf("complaints %q", got)
+func TestChecks(t *testing.T) {
+	for _, tt := range []struct {
+		o    options
+		want int // checks named; -1: an error
+	}{
+		{options{}, 0},
+		{options{only: "compiles,hooks"}, 2},
+		{options{only: "nonesuch"}, -1},
+		{options{only: "boots"}, -1},
+		{options{only: "boots", boot: true}, 1},
+	} {
+		got, err := tt.o.checks()
+		if (err != nil) != (tt.want < 0) || err == nil && len(got) != tt.want {
+			t.Errorf("%+v: %v, %v", tt.o, got, err)
+		}
+	}
+}
+
+// The outcome of a check follows from what "go test -json" prints and how it ends.
+func TestReadTests(t *testing.T) {
+	event := func(action, test string) string {
+		return `{"Time":"2026-11-28T09:00:00Z","Action":"` + action + `","Package":"p","Test":"` + test + `","Elapsed":1}` + "\n"
+	}
+	for name, tt := range map[string]struct {
+		out    string
+		err    error
+		passed int
+		want   string
+	}{
+		"good":      {event("pass", "T/v/A") + event("skip", "T/v/B") + event("pass", "T/v") + event("pass", "T"), nil, 1, ""},
+		"failed":    {event("pass", "T/v/A") + event("fail", "T/v/B") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, "FAIL: T/v/B"},
+		"no end":    {event("run", "T") + event("pass", "T/v/A"), errors.New("killed"), 1, "FAIL: killed"},
+		"none":      {"", nil, 0, "FAIL: no test ran"},
+		"skipped":   {`{"Action":"output","Package":"p","Test":"T","Output":"needs root\n"}` + "\n" + event("skip", "T"), nil, 0, "skipped: needs root"},
+		"no events": {"# p\nsyntax error\n", errors.New("exit status 1"), 0, "FAIL: exit status 1"},
+	} {
+		r, err := readTests(strings.NewReader(tt.out))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := r.problem(tt.err); got != tt.want || r.passed != tt.passed {
+			t.Errorf("%s: %q with %d passed", name, got, r.passed)
+		}
 	}
 }

@@ -2,9 +2,10 @@
 
 // El builds a kernel of the RHEL family from a repository with its source, cut down to
 // what a machine of tests/vm needs, and prints its folder for KERNEL_DIR. With -prepare it
-// stops when modules can be compiled for it; with -compile it compiles ScoutFS with every
-// series, on as many kernels as are named, looks at the instructions that the hooks add,
-// and prints a table: kernel by release by check.
+// stops when modules can be compiled for it. With -compile it compiles ScoutFS with every
+// series, for as many kernels as are named, looks at the instructions that the hooks add,
+// and prints a table: kernel by release by check. With -boot it builds the kernels, and the
+// tests boot them, too: those of tests/guest, the packages by dnf and dkms, and systemd.
 //
 // EL_KERNEL_SRC names a git repository in which a tag, such as
 // 5.14.0-570.32.1.el9_6, is a kernel's source with the distribution's configurations in a
@@ -22,7 +23,7 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-const usage = `usage: el [-prepare | -compile] [-tag TAG] [EL...]
+const usage = `usage: el [-prepare | -compile | -boot] [-tag TAG] [EL...]
 
 EL is a release such as 9, 9.4 or 10: the newest tag of it in EL_KERNEL_SRC is built.
 `
@@ -33,6 +34,7 @@ type options struct {
 	tag     string
 	prepare bool
 	compile bool
+	boot    bool
 	only    string
 	els     []string
 }
@@ -43,7 +45,8 @@ func main() {
 	flag.StringVar(&o.tag, "tag", "", "the `tag` to build, instead of the newest of a release")
 	flag.BoolVar(&o.prepare, "prepare", false, "only prepare the tree, so that modules compile for it, and print it")
 	flag.BoolVar(&o.compile, "compile", false, "compile ScoutFS of SCOUTFS_SRC with its series for each kernel, prepared only")
-	flag.StringVar(&o.only, "only", "", "with -compile: only this `check`, compiles or hooks")
+	flag.BoolVar(&o.boot, "boot", false, "the same for kernels that are built, and run the tests on them")
+	flag.StringVar(&o.only, "only", "", "with -compile and -boot: only these `checks`, separated by commas")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -63,11 +66,14 @@ func (o *options) run(ctx context.Context) error {
 	if o.src == "" {
 		return errors.New("set EL_KERNEL_SRC to a git repository with the source of RHEL-like kernels by tag")
 	}
+	if o.compile && o.boot || o.prepare && (o.compile || o.boot) {
+		return errors.New("-prepare, -compile and -boot exclude each other")
+	}
 	tags, err := o.tags(ctx)
 	if err != nil {
 		return err
 	}
-	if o.compile {
+	if o.compile || o.boot {
 		return o.table(ctx, tags)
 	}
 	for _, tag := range tags {
