@@ -162,10 +162,10 @@ var kbuildLine = regexp.MustCompile(`^(\s*` +
 	`|warning: the compiler differs from the one used to build the kernel` +
 	`|  The kernel was built by: .*|  You are using: .*` +
 	`|Skipping BTF generation for .*` +
-	`|WARNING: Symbol version dump .* is missing\..*` +
-	`|\s+Modules may not have dependencies or modversions\.` +
+	`|\s*WARNING: Symbol version dump .*` +
+	`|\s+(is missing; modules will have no|Modules may not have) dependencies (and|or) modversions\.` +
 	`|\s+You may get many unresolved symbol (warnings|errors)\.` +
-	`|WARNING: modpost: "\w+" \[.*\] undefined!` +
+	`|WARNING: modpost: ("\w+" \[.*\] undefined!|suppressed \d+ unresolved symbol warnings .*)` +
 	`|.*: warning: objtool: missing symbol for section .*` +
 	`)$`)
 
