@@ -25,6 +25,7 @@ const standinMakefile = `obj-$(CONFIG_SCOUTFS_FS) := scoutfs.o
 CFLAGS_describe.o = -DSCOUTFS_GIT_DESCRIBE=\"$(SCOUTFS_GIT_DESCRIBE)\"
 
 -include $(src)/Makefile.kernelcompat
+include $(src)/Makefile.compat
 
 scoutfs-y +=			\
 	describe.o		\
@@ -64,7 +65,7 @@ func newUpstream(t *testing.T, dir string, versions ...string) *upstream {
 		t.Fatal(err)
 	}
 	s.git("init", "-q", "-b", "main", ".")
-	for _, f := range []string{"testfs.c", "sysfs.c", "super.h", "ioctl.h", "counters.h"} {
+	for _, f := range []string{"testfs.c", "sysfs.c", "super.h", "ioctl.h", "counters.h", "Makefile.compat"} {
 		text, err := os.ReadFile(filepath.Join(repo, "tests", "testfs", f))
 		if err != nil {
 			t.Fatal(err)

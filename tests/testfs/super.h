@@ -42,7 +42,11 @@ static inline struct scoutfs_sb_info *SCOUTFS_SB(struct super_block *sb)
 #define SCSB_TRACE_ARGS		(u32)(__entry->fsid >> 40), (u32)(__entry->rid >> 40)
 
 /* ScoutFS's name for this on all kernels */
+#ifdef TESTFS_VMALLOC_PGPROT
+#define kc__vmalloc(size, gfp)	__vmalloc(size, gfp, PAGE_KERNEL)
+#else
 #define kc__vmalloc		__vmalloc
+#endif
 
 int testfs_sysfs_init(void);
 void testfs_sysfs_exit(void);

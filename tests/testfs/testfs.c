@@ -10,7 +10,6 @@
  */
 #include <linux/kernel.h>
 #include <linux/module.h>
-#include <linux/version.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
@@ -33,12 +32,12 @@
 /* inode numbers of files don't fit in 32 bits, so truncation shows */
 #define TESTFS_FIRST_INO	((1ULL << 32) + 1)
 
-/* the inode operations' first argument came in 5.12 and changed in 6.3 */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+/* the inode operations' first argument came in 5.12 and changed in 6.3, and in EL9 */
+#ifdef TESTFS_MNT_IDMAP
 #define IDMAP_DEF	struct mnt_idmap *idmap,
 #define IDMAP		idmap,
 #define IDMAP_NONE	&nop_mnt_idmap,
-#elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 12, 0)
+#elif defined(TESTFS_USER_NS)
 #define IDMAP_DEF	struct user_namespace *idmap,
 #define IDMAP		idmap,
 #define IDMAP_NONE	&init_user_ns,
@@ -48,7 +47,7 @@
 #define IDMAP_NONE
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 12, 0)
+#ifndef TESTFS_RAM_AOPS
 /* nothing is ever written back */
 static int testfs_set_page_dirty(struct page *page)
 {
@@ -65,7 +64,7 @@ static const struct address_space_operations testfs_aops = {
 #define testfs_aops	ram_aops
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#ifndef TESTFS_COPY_SPLICE_READ
 #define copy_splice_read generic_file_splice_read
 #endif
 
@@ -225,10 +224,10 @@ static struct inode *testfs_new_inode(struct super_block *sb, struct inode *dir,
 	inode->i_mapping->a_ops = &testfs_aops;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
 	mapping_set_unevictable(inode->i_mapping);
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
-	inode->i_atime = inode->i_mtime = inode->i_ctime = current_time(inode);
-#else
+#ifdef TESTFS_INIT_TS
 	simple_inode_init_ts(inode);
+#else
+	inode->i_atime = inode->i_mtime = inode->i_ctime = current_time(inode);
 #endif
 
 	switch (mode & S_IFMT) {
