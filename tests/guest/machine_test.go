@@ -171,13 +171,17 @@ func (f *fs) mount() {
 	}
 }
 
+// mountLimit is how long a mount may take: far longer than any does that returns. With
+// sanitizers the older releases' mounts hang every few minutes.
+const mountLimit = 90 * time.Second
+
 // guardMount ends the machine if a mount(2) of real ScoutFS does not return before done
 // is called.
 func guardMount() (done func()) {
 	if !isScoutFS() {
 		return func() {}
 	}
-	hangs := time.AfterFunc(patience, func() {
+	hangs := time.AfterFunc(min(patience, mountLimit), func() {
 		fmt.Printf("\n%s\n", MountHangs)
 		unix.IoctlSetInt(1, unix.TCSBRK, 1) // wait until that is written
 		// log the blocked tasks
