@@ -25,7 +25,7 @@ var vars = []string{"LOCALVERSION=", "DISABLE_WERROR=1", "WERROR=0"}
 
 // rules changes when a tree that an older version of this program made is not as one made
 // now, apart from its configuration.
-const rules = 1
+const rules = 2
 
 // kernel returns the folder of a tag's kernel, in the layout of vm.OpenKernel, or with
 // -prepare the tree that modules are compiled against. It is made once for each source

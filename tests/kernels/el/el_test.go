@@ -58,6 +58,7 @@ func TestWanted(t *testing.T) {
 	for path, want := range map[string]bool{
 		"Makefile": true, "arch/Kconfig": true, "arch/x86/kernel/cpu/amd.c": true, "arch/arm/kernel/x.c": false, "arch/arm/Kconfig.debug": true,
 		"Documentation/x.rst": false, "Documentation/Kconfig": true, "drivers/gpu/drm/x.h": false, "drivers/gpu/Makefile": true,
+		"drivers/gpu/drm/tiny/Makefile": true, "arch/arm/Makefile": true,
 	} {
 		if got := wanted(path); got != want {
 			t.Errorf("%s: %v", path, got)

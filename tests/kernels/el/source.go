@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -23,8 +24,8 @@ type file struct {
 	mode, id, path string
 }
 
-// list returns the files of a tag that a build for x86_64 looks at. Kconfig files are
-// read whether what they offer is built or not.
+// list returns the files of a tag that a build for x86_64 looks at. Kconfig files and
+// makefiles are read whether what they offer is built or not.
 func list(ctx context.Context, src, tag string) ([]file, error) {
 	out, err := run.Output(ctx, "git", "-C", src, "ls-tree", "-r", "-z", "--end-of-options", "refs/tags/"+tag)
 	if err != nil {
@@ -48,8 +49,11 @@ func list(ctx context.Context, src, tag string) ([]file, error) {
 // that mirrors leave them out.
 var unwanted = []string{"Documentation/", "drivers/gpu/drm/", "tools/testing/"}
 
+// anywhere are the names of files that make or Kconfig reads wherever they are.
+var anywhere = regexp.MustCompile(`^(Kconfig|Makefile|Kbuild)`)
+
 func wanted(path string) bool {
-	if strings.HasPrefix(filepath.Base(path), "Kconfig") {
+	if anywhere.MatchString(filepath.Base(path)) {
 		return true
 	}
 	for _, dir := range unwanted {
