@@ -149,10 +149,13 @@ func TestRace(t *testing.T) {
 	}
 	wantNoLeaks(t)
 	tellLockdep(t)
-	must := []string{"attach", "drain", "records", "umount", "quiet points"}
+	must := []string{"attach", "drain", "records", "quiet points"}
+	if r.n["umount"]+r.n["umount forced"]+r.n["umount lazy"] == 0 { // a machine that is resumed may have one round left
+		t.Error("never happened: an unmount of any kind")
+	}
 	if round >= 20 { // about 2 minutes of a kernel that nothing slows down
 		must = append(must, "aio poll", "busy", "dropped", "dup", "ENODEV", "epoll", "fault", "fdinfo", "fork", "insmod",
-			"rmmod", "SCM_RIGHTS", "share", "umount busy", "umount forced", "umount lazy")
+			"rmmod", "SCM_RIGHTS", "share", "umount", "umount busy", "umount forced", "umount lazy")
 	}
 	for _, what := range must {
 		if r.n[what] == 0 {
