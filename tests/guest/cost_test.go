@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -27,6 +28,10 @@ const (
 	mostRead     = 120 // to a cached pread
 	mostOpenRead = 210 // to that with an open before and a close after it: two records
 	mostDropped  = 60  // to a cached pread, while the ring is full
+
+	// Each record, in addition, in a kernel that can preempt itself, as EL9's: there locks
+	// and RCU count how deep they are, and RCU's are calls.
+	mostPreempt = 20
 )
 
 // What accesses cost with and without a reader, in instructions. A daemon that is stopped
@@ -63,12 +68,27 @@ func TestCost(t *testing.T) {
 	record, openRecord, drop := room-none, openRoom-openNone, full-none
 	t.Logf("a cached pread of 4096 bytes takes %d instructions, %d more with a record, %d more when the ring is full", none, record, drop)
 	t.Logf("open, the same pread and close take %d, %d more with two records", openNone, openRecord)
-	if record > mostRead || openRecord > mostOpenRead {
-		t.Errorf("records cost %d instructions for a pread and %d for open, pread and close, over %d and %d", record, openRecord, mostRead, mostOpenRead)
+	preempt := 0
+	if preempts(t) {
+		preempt = mostPreempt
 	}
-	if drop > mostDropped {
-		t.Errorf("a record that is dropped costs %d instructions, over %d", drop, mostDropped)
+	if record > mostRead+preempt || openRecord > mostOpenRead+2*preempt {
+		t.Errorf("records cost %d instructions for a pread and %d for open, pread and close, over %d and %d",
+			record, openRecord, mostRead+preempt, mostOpenRead+2*preempt)
 	}
+	if drop > mostDropped+preempt {
+		t.Errorf("a record that is dropped costs %d instructions, over %d", drop, mostDropped+preempt)
+	}
+}
+
+// preempts says whether the kernel can preempt itself.
+func preempts(t *testing.T) bool {
+	t.Helper()
+	version, err := os.ReadFile("/proc/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(version), " PREEMPT")
 }
 
 // idle returns how many instructions accesses take with a module and no reader.
