@@ -241,7 +241,9 @@ func addKernel(m *machine, k *vm.KernelTree) string {
 dir=/lib/modules/` + k.Version + `
 mkdir -p $dir/kernel
 cp /kernel/modules.order /kernel/modules.builtin* $dir/
-cp -r /kernel/kernel/lib /kernel/kernel/crypto $dir/kernel/
+for part in lib crypto; do
+	[ ! -d /kernel/kernel/$part ] || cp -r /kernel/kernel/$part $dir/kernel/
+done
 ln -s /usr/src/kernels/` + k.Version + ` $dir/build
 depmod ` + k.Version)
 	return k.Version
