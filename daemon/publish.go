@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -40,7 +41,7 @@ type publisher struct {
 // disk is no reason not to serve.
 func (p *publisher) start() error {
 	st := p.snapshot()
-	if err := p.writeFiles(st); err != nil {
+	if err := p.write(st); err != nil {
 		p.fail(err)
 	}
 	now := time.Now()
@@ -81,10 +82,7 @@ func (p *publisher) tick(now time.Time, news bool) {
 	}
 	// What the files are in may be gone, or somebody else's by now.
 	p.checks(now)
-	restored, err := p.restore()
-	if restored {
-		p.log.Warn("made anew what was removed from the run directory", "directory", p.dir.dir)
-	}
+	restored, err := p.restoreTold()
 	if p.news = p.news || restored; !p.news && err == nil {
 		return
 	}
@@ -92,13 +90,22 @@ func (p *publisher) tick(now time.Time, news bool) {
 	p.due = now.Add(p.interval)
 	if err == nil {
 		st := p.snapshot()
-		err = errors.Join(p.writeFiles(st), p.manager.send(status(st)))
+		err = errors.Join(p.write(st), p.manager.send(status(st)))
 	}
 	if err != nil {
 		p.fail(err)
 	} else {
 		p.failed = false
 	}
+}
+
+// restoreTold restores, and logs it if there was anything to do.
+func (p *publisher) restoreTold() (restored bool, err error) {
+	restored, err = p.restore()
+	if restored {
+		p.log.Warn("made anew what was removed from the run directory", "directory", p.dir.dir)
+	}
+	return restored, err
 }
 
 // checks sets when to look at the run directory even if there is no news.
@@ -132,6 +139,18 @@ func (p *publisher) close() {
 		p.dir.removeFile(notify.StateName)
 		p.dir.removeFile(notify.MetricsName)
 	}
+}
+
+// write writes the files, and once more if what they are in was removed meanwhile.
+func (p *publisher) write(st *notify.State) error {
+	err := p.writeFiles(st)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, restoreErr := p.restoreTold(); restoreErr != nil {
+		return errors.Join(err, restoreErr)
+	}
+	return p.writeFiles(st)
 }
 
 func (p *publisher) writeFiles(st *notify.State) error {

@@ -684,6 +684,44 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestRestoreMeanwhile: what is removed between the look at the directory and the writing
+// of the files comes back at once, and is no error.
+func TestRestoreMeanwhile(t *testing.T) {
+	for _, start := range []bool{true, false} {
+		dir, err := claimDir(testConfig(t).runDir, testMount.FSID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.release()
+		log := newLogs()
+		ln := &listener{fd: -1}
+		removals := 0
+		p := &publisher{
+			log: log.logger(), dir: dir, restore: func() (bool, error) { return restore(dir, ln, 0) },
+			snapshot: func() *notify.State {
+				removals++
+				if err := os.RemoveAll(dir.dir); err != nil {
+					t.Error(err)
+				}
+				return &notify.State{}
+			},
+		}
+		if start {
+			if err := p.start(); err != nil {
+				t.Error(err)
+			}
+		} else {
+			p.tick(time.Now(), true)
+		}
+		if got := files(t, dir.dir); !slices.Contains(got, notify.StateName) || !slices.Contains(got, notify.MetricsName) || removals != 1 {
+			t.Errorf("files %v after %d removals", got, removals)
+		}
+		if log.count("made anew") != 1 || log.count("cannot publish state") != 0 || p.failed || p.news {
+			t.Errorf("its log: %q", log.lines)
+		}
+	}
+}
+
 // TestRestoreTaken: a directory that another daemon has by now is left to it.
 func TestRestoreTaken(t *testing.T) {
 	cfg := testConfig(t)
