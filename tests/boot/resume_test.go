@@ -31,7 +31,7 @@ func resumeRace(length time.Duration) func(log string) ([]string, error) {
 			}
 			length, stuck = max(length-raced, time.Second), 0
 		} else if stuck++; stuck > 3 {
-			return nil, fmt.Errorf("boot the machine again: mount(2) did not return in %d machines that had not raced for half a minute", stuck)
+			return nil, fmt.Errorf("boot the machine again: mount(2) did not return in %d machines that had not raced for ten seconds", stuck)
 		}
 		return []string{guest.EnvRace + "=" + length.String()}, nil
 	}
