@@ -92,7 +92,7 @@ func (o *options) build(ctx context.Context, tag string, b *kbuild.Builder) erro
 		b.Say("prepared")
 		return nil
 	}
-	return b.Build(ctx, 2600)
+	return b.Build(ctx, 2900)
 }
 
 // adjust gives the tree the release that the distribution's package has, and lets compilers
