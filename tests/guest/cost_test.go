@@ -41,7 +41,7 @@ func TestCost(t *testing.T) {
 	if os.Getenv(EnvCounted) == "" {
 		t.Skip("needs a machine that counts instructions, which TestCost of tests/boot starts")
 	}
-	before, openBefore := idle(t, Unpatched)
+	before, openBefore := without(t)
 	f := setup(t)
 	read, openRead, end := f.reads()
 	defer end()
@@ -91,13 +91,18 @@ func preempts(t *testing.T) bool {
 	return strings.Contains(string(version), " PREEMPT")
 }
 
-// idle returns how many instructions accesses take with a module and no reader.
-func idle(t *testing.T, module string) (pread, openRead int) {
+// without returns how many instructions accesses take without the series.
+func without(t *testing.T) (pread, openRead int) {
 	t.Helper()
-	insmod(t, module)
+	insmod(t, Unpatched)
 	defer rmmod(t)
 	f := mountFS(t)
 	defer f.umount()
+	dir := f.openDir()
+	defer unix.Close(dir)
+	if _, err := ioctlReadNotify(dir, &readNotify{}); err != unix.ENOTTY {
+		t.Fatalf("attach to an unpatched module: %v, not ENOTTY: it is none to compare with", err)
+	}
 	read, open, end := f.reads()
 	defer end()
 	nothing := func() {}

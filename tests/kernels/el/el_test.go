@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -197,20 +198,20 @@ func TestExtract(t *testing.T) {
 
 func TestPrintTable(t *testing.T) {
 	cells := func(all ...cell) []cell {
-		return append(all, cell{skipped, "why"}, cell{skipped, "why"}, cell{skipped, "packages"})
+		return append(all, cell{"ok, 1 of 2 tests skipped", []string{"TestX: needs y"}, false}, skipped("why"), skipped("packages"))
 	}
 	good := []row{
-		{"4.18.0-553.66.1.el8_10.x86_64", "v1.28", cells(cell{ok, ""}, cell{ok, ""})},
-		{"5.14.0-570.32.1.el9_6.x86_64", "main", cells(cell{ok, ""}, cell{skipped, "registers"})},
+		{"4.18.0-553.66.1.el8_10.x86_64", "v1.28", cells(ok, ok)},
+		{"5.14.0-570.32.1.el9_6.x86_64", "main", cells(ok, skipped("registers"))},
 	}
 	var out strings.Builder
 	if err := printTable(&out, good); err != nil {
 		t.Error(err)
 	}
-	const want = `kernel                         release  compiles  hooks    boots    systemd  DKMS
-4.18.0-553.66.1.el8_10.x86_64  v1.28    ok        ok       skipped  skipped  skipped
-5.14.0-570.32.1.el9_6.x86_64   main     ok        skipped  skipped  skipped  skipped
-boots skipped: why
+	const want = `kernel                         release  compiles  hooks    boots                     systemd  DKMS
+4.18.0-553.66.1.el8_10.x86_64  v1.28    ok        ok       ok, 1 of 2 tests skipped  skipped  skipped
+5.14.0-570.32.1.el9_6.x86_64   main     ok        skipped  ok, 1 of 2 tests skipped  skipped  skipped
+boots skipped: TestX: needs y
 systemd skipped: why
 DKMS skipped: packages
 hooks skipped: registers
@@ -219,7 +220,7 @@ hooks skipped: registers
 		t.Errorf("printed\n%s\nnot\n%s", &out, want)
 	}
 	out.Reset()
-	err := printTable(&out, append(good, row{"k", "v1.33", cells(cell{"no", "x.c:1: error: y"}, cell{ok, ""})}))
+	err := printTable(&out, append(good, row{"k", "v1.33", cells(failed("no", "x.c:1: error: y"), ok)}))
 	if err == nil || !strings.HasSuffix(out.String(), "\ncompiles of v1.33 on k: no: x.c:1: error: y\n") {
 		t.Errorf("error %v after\n%s", err, &out)
 	}
@@ -248,25 +249,30 @@ func TestReadTests(t *testing.T) {
 	event := func(action, test string) string {
 		return `{"Time":"2026-11-28T09:00:00Z","Action":"` + action + `","Package":"p","Test":"` + test + `","Elapsed":1}` + "\n"
 	}
+	skip := func(test, why string) string {
+		return `{"Action":"output","Package":"p","Test":"` + test + `","Output":"    x_test.go:7: ` + why + `\n"}` + "\n" + event("skip", test)
+	}
 	for name, tt := range map[string]struct {
 		out    string
 		err    error
 		passed int
-		want   string
+		want   cell
 	}{
-		"good":      {event("pass", "T/v/A") + event("skip", "T/v/B") + event("pass", "T/v") + event("pass", "T"), nil, 1, ""},
-		"failed":    {event("pass", "T/v/A") + event("fail", "T/v/B") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, "FAIL: T/v/B"},
-		"no end":    {event("run", "T") + event("pass", "T/v/A"), errors.New("killed"), 1, "FAIL: killed"},
-		"none":      {"", nil, 0, "FAIL: no test ran"},
-		"skipped":   {`{"Action":"output","Package":"p","Test":"T","Output":"needs root\n"}` + "\n" + event("skip", "T"), nil, 0, "skipped: needs root"},
-		"no events": {"# p\nsyntax error\n", errors.New("exit status 1"), 0, "FAIL: exit status 1"},
+		"good":      {event("pass", "T/v/A") + event("pass", "T/v") + event("pass", "T"), nil, 1, ok},
+		"some":      {event("pass", "T/v/A") + skip("T/v/B", "needs root") + event("pass", "T/v") + event("pass", "T"), nil, 1, cell{"ok, 1 of 2 tests skipped", []string{"B: needs root"}, false}},
+		"failed":    {event("pass", "T/v/A") + event("fail", "T/v/B") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, failed("FAIL", "T/v/B")},
+		"no end":    {event("run", "T") + event("pass", "T/v/A"), errors.New("killed"), 1, failed("FAIL", "killed")},
+		"none":      {"", nil, 0, failed("FAIL", "no test ran")},
+		"skipped":   {skip("T", "needs root"), nil, 0, skipped("T: needs root")},
+		"silent":    {event("skip", "T"), nil, 0, skipped("T: it does not say why")},
+		"no events": {"# p\nsyntax error\n", errors.New("exit status 1"), 0, failed("FAIL", "exit status 1")},
 	} {
 		r, err := readTests(strings.NewReader(tt.out))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := r.problem(tt.err); got != tt.want || r.passed != tt.passed {
-			t.Errorf("%s: %q with %d passed", name, got, r.passed)
+		if got := r.cell("v", tt.err); !reflect.DeepEqual(got, tt.want) || r.passed != tt.passed {
+			t.Errorf("%s: %+v with %d passed", name, got, r.passed)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -31,9 +32,8 @@ type check struct {
 	name string
 	// booted says that it takes a kernel that is built, not only prepared.
 	booted bool
-	// run returns "", or what is wrong: a word or two for the table, a colon and the rest.
-	// An error means that nothing is known.
-	run func(ctx context.Context, m *module) (problem string, err error)
+	// An error of run means that nothing is known.
+	run func(ctx context.Context, m *module) (cell, error)
 }
 
 var checks = []check{
@@ -44,8 +44,26 @@ var checks = []check{
 	{"DKMS", true, dkms},
 }
 
-// ok and skipped are cells of the table; any other is what is wrong.
-const ok, skipped = "ok", "skipped"
+// cell is the outcome of a check: a word or two for the table, and a line for each thing
+// that was skipped, or one for what failed.
+type cell struct {
+	text   string
+	why    []string
+	failed bool
+}
+
+var ok = cell{text: "ok"}
+
+func skipped(why string) cell { return cell{text: "skipped", why: []string{why}} }
+
+func failed(text, why string) cell { return cell{text, []string{why}, true} }
+
+func (c cell) String() string {
+	if c.failed || c.text == "skipped" {
+		return c.text + ": " + strings.Join(c.why, "; ")
+	}
+	return c.text
+}
 
 // table does the checks that are wanted with each series for each kernel, and prints what
 // came of it.
@@ -110,9 +128,6 @@ type row struct {
 	cells           []cell
 }
 
-// cell is ok, skipped, or a word or two for what is wrong; why has the rest of it.
-type cell struct{ text, why string }
-
 // row does the checks of one kernel and one release.
 func (o *options) row(ctx context.Context, wanted []string, m *module) (row, error) {
 	r := row{kernel: m.kernel.Version, release: m.series.Version}
@@ -129,33 +144,29 @@ func (o *options) row(ctx context.Context, wanted []string, m *module) (row, err
 			why = "takes a kernel that is built: BOOT=1"
 		case len(wanted) > 0 && !slices.Contains(wanted, c.name):
 			why = "only " + strings.Join(wanted, ", ") + " was asked for"
-		case len(r.cells) > 0 && r.cells[0].text != ok && r.cells[0].text != skipped:
+		case len(r.cells) > 0 && r.cells[0].failed:
 			why = "it does not compile"
 		}
 		if why != "" {
-			r.cells = append(r.cells, cell{skipped, why})
+			r.cells = append(r.cells, skipped(why))
 			continue
 		}
 		start := time.Now()
-		problem, err := c.run(ctx, m)
+		got, err := c.run(ctx, m)
 		if ctx.Err() != nil {
 			return r, context.Cause(ctx)
 		}
 		if err != nil {
 			return r, fmt.Errorf("%s of ScoutFS %s for %s: %w", c.name, r.release, r.kernel, err)
 		}
-		got := cell{text: ok}
-		if problem != "" {
-			got.text, got.why, _ = strings.Cut(problem, ": ")
-		}
-		fmt.Fprintf(os.Stderr, "el: ScoutFS %s for %s: %s: %s (%v)\n", r.release, r.kernel, c.name, cmp.Or(problem, ok), time.Since(start).Round(time.Second))
+		fmt.Fprintf(os.Stderr, "el: ScoutFS %s for %s: %s: %s (%v)\n", r.release, r.kernel, c.name, got, time.Since(start).Round(time.Second))
 		r.cells = append(r.cells, got)
 	}
 	return r, nil
 }
 
-// printTable prints the rows, and below them why a cell is not ok, once for each reason. It
-// returns an error if a check failed.
+// printTable prints the rows, and below them what was skipped and what failed, each line of
+// it once. It returns an error if a check failed.
 func printTable(out io.Writer, rows []row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "kernel\trelease")
@@ -164,21 +175,22 @@ func printTable(out io.Writer, rows []row) error {
 	}
 	fmt.Fprintln(w)
 	var reasons []string
-	failed := 0
+	failures := 0
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%s", r.kernel, r.release)
 		for i, c := range r.cells {
 			fmt.Fprintf(w, "\t%s", c.text)
-			reason := fmt.Sprintf("%s skipped: %s", checks[i].name, c.why)
-			switch {
-			case c.text == ok:
-				continue
-			case c.text != skipped:
-				failed++
-				reason = fmt.Sprintf("%s of %s on %s: %s: %s", checks[i].name, r.release, r.kernel, c.text, c.why)
+			for _, why := range c.why {
+				reason := fmt.Sprintf("%s skipped: %s", checks[i].name, why)
+				if c.failed {
+					reason = fmt.Sprintf("%s of %s on %s: %s: %s", checks[i].name, r.release, r.kernel, c.text, why)
+				}
+				if !slices.Contains(reasons, reason) {
+					reasons = append(reasons, reason)
+				}
 			}
-			if !slices.Contains(reasons, reason) {
-				reasons = append(reasons, reason)
+			if c.failed {
+				failures++
 			}
 		}
 		fmt.Fprintln(w)
@@ -189,8 +201,8 @@ func printTable(out io.Writer, rows []row) error {
 	for _, reason := range reasons {
 		fmt.Fprintln(out, reason)
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d checks failed, see the table", failed)
+	if failures > 0 {
+		return fmt.Errorf("%d checks failed, see the table", failures)
 	}
 	return nil
 }
@@ -224,52 +236,52 @@ func (m *module) build(ctx context.Context, s *series.Series) (*vm.ScoutFSTree, 
 }
 
 // compiles compiles it by upstream's own Makefile with sparse.
-func compiles(ctx context.Context, m *module) (problem string, err error) {
+func compiles(ctx context.Context, m *module) (cell, error) {
 	tree, err := m.build(ctx, m.series)
 	if err != nil {
-		return "no: " + err.Error(), nil
+		return failed("no", err.Error()), nil
 	}
 	magic, err := run.Output(ctx, "modinfo", "-F", "vermagic", tree.Module)
 	if err != nil {
-		return "", err
+		return cell{}, err
 	}
 	if version, _, _ := strings.Cut(magic, " "); version != m.kernel.Version {
-		return fmt.Sprintf("wrong version: its vermagic is %q", strings.TrimSpace(magic)), nil
+		return failed("wrong version", fmt.Sprintf("its vermagic is %q", strings.TrimSpace(magic))), nil
 	}
-	return "", nil
+	return ok, nil
 }
 
 // hooks compares the instructions of a read and an open with those without the series.
-func hooks(ctx context.Context, m *module) (problem string, err error) {
+func hooks(ctx context.Context, m *module) (cell, error) {
 	patched, err := m.build(ctx, m.series)
 	if err != nil {
-		return "do not compile: " + err.Error(), nil
+		return failed("do not compile", err.Error()), nil
 	}
 	unpatched, err := m.build(ctx, nil)
 	if err != nil {
-		return "not comparable: without the series: " + err.Error(), nil
+		return failed("not comparable", "without the series: "+err.Error()), nil
 	}
 	r, err := hotpath.Compare(ctx, patched.Module, unpatched.Module, "scoutfs_file_read_iter")
 	switch {
 	case errors.Is(err, hotpath.ErrOther) && m.series.Version == series.Main: // see docs/rebasing.md, "The two read paths of main"
-		return skipped + ": with the hook the compiler gives all of main's read function other registers", nil
+		return skipped("with the hook the compiler gives all of main's read function other registers"), nil
 	case err != nil:
-		return "not comparable: " + err.Error(), nil
+		return failed("not comparable", err.Error()), nil
 	}
 	if err := r.Check(); err != nil {
-		return "more: " + err.Error(), nil
+		return failed("more", err.Error()), nil
 	}
 	fmt.Fprintf(os.Stderr, "el: a read runs %v in addition to %d instructions, an open %v\n", r.Read.Hot, r.Before, r.Open)
-	return "", nil
+	return ok, nil
 }
 
 // goTest returns a check that runs the tests of a package whose names match the pattern
 // which, in which %s is the release, on the kernel.
-func goTest(pkg, which string) func(ctx context.Context, m *module) (problem string, err error) {
-	return func(ctx context.Context, m *module) (string, error) {
+func goTest(pkg, which string) func(ctx context.Context, m *module) (cell, error) {
+	return func(ctx context.Context, m *module) (cell, error) {
 		root, err := repo.Root()
 		if err != nil {
-			return "", err
+			return cell{}, err
 		}
 		which := strings.ReplaceAll(which, "%s", m.series.Version)
 		cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=3h", "-run="+which, pkg)
@@ -279,19 +291,19 @@ func goTest(pkg, which string) func(ctx context.Context, m *module) (problem str
 		run.EndAll(cmd)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
-			return "", err
+			return cell{}, err
 		}
 		if err := cmd.Start(); err != nil {
-			return "", err
+			return cell{}, err
 		}
 		r, readErr := readTests(out)
 		runErr := cmd.Wait()
-		problem := r.problem(cmp.Or(runErr, readErr))
-		if problem != "" && !strings.HasPrefix(problem, skipped) {
+		c := r.cell(m.series.Version, cmp.Or(runErr, readErr))
+		if c.failed {
 			fmt.Fprint(os.Stderr, r.log.String())
 		}
 		fmt.Fprintf(os.Stderr, "el: %s of %s: %d tests passed, %d skipped\n", which, pkg, r.passed, len(r.skipped))
-		return problem, nil
+		return c, nil
 	}
 }
 
@@ -300,15 +312,23 @@ type results struct {
 	passed          int
 	skipped, failed []string
 	log             strings.Builder
+	logs            map[string]*strings.Builder // of each test
 }
 
 // readTests reads what "go test -json" prints.
 func readTests(in io.Reader) (*results, error) {
-	r := &results{}
+	r := &results{logs: map[string]*strings.Builder{}}
 	parents := map[string]bool{}
 	err := vm.ReadEvents(in, func(e testjson.TestEvent) {
 		r.log.WriteString(e.Output)
-		if e.Test == "" || !e.Action.IsTerminal() {
+		if e.Test == "" {
+			return
+		}
+		if r.logs[e.Test] == nil {
+			r.logs[e.Test] = &strings.Builder{}
+		}
+		r.logs[e.Test].WriteString(e.Output)
+		if !e.Action.IsTerminal() {
 			return
 		}
 		if !parents[e.Test] {
@@ -329,26 +349,47 @@ func readTests(in io.Reader) (*results, error) {
 	return r, err
 }
 
-// problem returns what the tests say of a check, given how go test ended. All of them
-// skipped is a check that was skipped.
-func (r *results) problem(err error) string {
+// cell returns what the tests of a release say of a check, given how go test ended. All of
+// them skipped is a check that was skipped.
+func (r *results) cell(version string, err error) cell {
+	var why []string
+	for _, name := range r.skipped {
+		line := r.reason(name)
+		if _, guest, found := strings.Cut(name, "/"+version+"/"); found {
+			name = guest
+		}
+		why = append(why, name+": "+line)
+	}
 	switch {
 	case len(r.failed) > 0:
-		return "FAIL: " + strings.Join(r.failed, ", ")
+		return failed("FAIL", strings.Join(r.failed, ", "))
 	case err != nil:
-		return "FAIL: " + err.Error()
+		return failed("FAIL", err.Error())
 	case r.passed == 0 && len(r.skipped) == 0:
-		return "FAIL: no test ran"
+		return failed("FAIL", "no test ran")
 	case r.passed == 0:
-		return skipped + ": " + strings.TrimSpace(r.log.String())
+		return cell{text: "skipped", why: why}
+	case len(r.skipped) > 0:
+		return cell{text: fmt.Sprintf("ok, %d of %d tests skipped", len(r.skipped), r.passed+len(r.skipped)), why: why}
 	}
-	return ""
+	return ok
+}
+
+var skipLine = regexp.MustCompile(`(?m)^ *\w+\.go:\d+: (.*)$`)
+
+// reason returns why a test was skipped: the last line that it logged.
+func (r *results) reason(test string) string {
+	lines := skipLine.FindAllStringSubmatch(r.logs[test].String(), -1)
+	if len(lines) == 0 {
+		return "it does not say why"
+	}
+	return lines[len(lines)-1][1]
 }
 
 // dkms installs the packages by dnf and has dkms build them for the kernel.
-func dkms(ctx context.Context, m *module) (problem string, err error) {
+func dkms(ctx context.Context, m *module) (cell, error) {
 	if m.series.Version == series.Main {
-		return skipped + ": packages are of releases", nil
+		return skipped("packages are of releases"), nil
 	}
 	return goTest("./rpm", "^TestScoutFS$")(ctx, m)
 }
