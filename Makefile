@@ -175,7 +175,7 @@ sanitize: ## the guest's tests and RACE=2m of races on kernels with sanitizers; 
 .PHONY: kernel-el
 kernel-el: ## build a kernel of the RHEL family for KERNEL_DIR: EL=9 or 9.4 EL_KERNEL_SRC=...; or check each series for EL="8 9 10": COMPILE=1, or BOOT=1 to run the tests there, too: SCOUTFS_SRC=... [ONLY=hooks]
 	@$(call deps,$(DEPS_BASE) $(DEPS_SANITIZE) bc kmod $(if $(COMPILE)$(BOOT),$(DEPS_SCOUTFS)) $(if $(BOOT),$(DEPS_VM) $(DEPS_TEST)))
-	@$(call tool,el,./kernels/el) $(if $(COMPILE)$(BOOT),$(if $(BOOT),-boot,-compile) $(if $(value ONLY),-only '$(value ONLY)')) $(or $(EL),$(error set EL to a release, such as EL=9 or EL=9.4))
+	@$(call tool,el,./kernels/el) $(if $(COMPILE),-compile) $(if $(BOOT),-boot) $(if $(value ONLY),-only '$(value ONLY)') $(or $(EL),$(error set EL to a release, such as EL=9 or EL=9.4))
 
 .PHONY: lifecycle
 lifecycle: ## LIFE=200 times each what can leave a mount without its daemon, with systemd; on real ScoutFS: VERSION=v1.30 SCOUTFS_SRC=... [TEST=regexp]

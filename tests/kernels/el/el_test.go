@@ -276,3 +276,20 @@ func TestReadTests(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be meant is refused before anything is built.
+func TestOptions(t *testing.T) {
+	for _, o := range []options{
+		{els: []string{"9"}},
+		{src: "x", els: []string{"9"}, compile: true, boot: true},
+		{src: "x", els: []string{"9"}, compile: true, prepare: true},
+		{src: "x", els: []string{"9"}, only: "boots"},
+		{src: "x", els: []string{"9"}, only: "boots", prepare: true},
+		{src: "x", els: []string{"9"}, tag: "5.14.0-570.32.1.el9_6"},
+		{src: "x"},
+	} {
+		if err := o.run(t.Context()); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}

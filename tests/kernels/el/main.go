@@ -69,6 +69,9 @@ func (o *options) run(ctx context.Context) error {
 	if o.compile && o.boot || o.prepare && (o.compile || o.boot) {
 		return errors.New("-prepare, -compile and -boot exclude each other")
 	}
+	if o.only != "" && !o.compile && !o.boot {
+		return fmt.Errorf("-only %s: there are checks only with -compile or -boot", o.only)
+	}
 	tags, err := o.tags(ctx)
 	if err != nil {
 		return err
