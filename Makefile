@@ -54,9 +54,9 @@ help: ## list these targets
 	@echo "Variables, after the target or in the environment:"
 	@printf '  %-27s %s\n' \
 		SCOUTFS_SRC=folder 'checkout or bare repository of ScoutFS, with its tags' \
-		VERSION=v1.30 'release of ScoutFS to do it for, all if not set (demo: the newest)' \
+		VERSION=v1.30 'release of ScoutFS to do it for; if not set: all; demo: the newest; bench: v1.30; guest, sanitize, lifecycle: the stand-in' \
 		VERSIONS='"v1.29 v1.30"' 'the same for several' \
-		TEST=TestPoll 'guest, test-rpm, test-screen, test-series: this test only, a regular expression' \
+		TEST=TestPoll 'guest, lifecycle, sanitize, test-rpm, test-screen, test-series: this test only, a regular expression' \
 		KERNEL=debian12 'kernel of guest, soak and chaos: debian11 (if not set), debian12, debian12-backports' \
 		DKMS_SRC=folder 'test, test-rpm: source of a dkms to try beside those of Debian' \
 		EL_KERNEL_SRC=folder 'kernel-el: git repository with the source of kernels of the RHEL family' \
@@ -72,7 +72,7 @@ demo: ## boot a machine, mount, and watch opens and reads stream by
 	@cd tests && go run ./demo $(if $(VERSIONS),-version $(one_version))
 
 .PHONY: build
-build: ## scoutfs-notifyd and scoutfs-notify, into bin/
+build: ## scoutfs-notifyd, scoutfs-notify and scoutfs-notify-index, into bin/
 	for p in $(programs); do CGO_ENABLED=0 go -C $$p build -trimpath -o '$(CURDIR)/bin/' . || exit; done
 
 .PHONY: hotpath

@@ -119,11 +119,14 @@ func (c *config) fill(ctx context.Context, env *environment, fsid notify.ID) (er
 	c.log.Info("following", "mount", c.mount, "store", dir, "since", n.Since, "told", n.Told, "gaps", len(n.Gaps),
 		"opened_in", time.Since(start).Round(time.Millisecond), "exclude", c.exclude.String())
 	host, _ := os.Hostname()
+	metrics := metricsPath(env.runDir, fsid)
+	// What nobody keeps true is not left for a collector.
+	defer os.Remove(metrics)
 	f := &index.Feed{
 		Store: s, Log: c.log, Host: host, Skip: c.exclude.Match,
 		Committed: func() (uint64, error) { return index.Committed(c.mount, fsid) },
 		Report: func(n index.Node, segments []index.Segment) {
-			c.report(dir, fsid, &n, segments)
+			c.report(metrics, fsid, &n, segments)
 		},
 	}
 	d := &notify.Dialer{RunDir: env.runDir, Resume: s.Resume(), Idle: index.IdleInterval}
@@ -131,8 +134,8 @@ func (c *config) fill(ctx context.Context, env *environment, fsid notify.ID) (er
 }
 
 // report publishes metrics and tells the service manager.
-func (c *config) report(dir string, fsid notify.ID, n *index.Node, segments []index.Segment) {
-	if err := writeMetrics(filepath.Join(dir, notify.MetricsName), fsid, c.version, n, segments); err != nil {
+func (c *config) report(metrics string, fsid notify.ID, n *index.Node, segments []index.Segment) {
+	if err := writeMetrics(metrics, formatMetrics(fsid, c.version, n, segments)); err != nil {
 		c.log.Warn("cannot write the metrics", "error", err)
 	}
 	what := "following " + c.mount

@@ -4,23 +4,56 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify-index/index"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
-// writeMetrics replaces the file of the metrics in the Prometheus text format.
-func writeMetrics(path string, fsid notify.ID, version string, n *index.Node, segments []index.Segment) error {
-	b := formatMetrics(fsid, version, n, segments)
-	tmp := path + ".new"
-	// Not secret, and for a collector that is not root: but the folder is root's alone,
-	// unless the admin opens it.
-	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+// metricsPath returns the file of a file system's metrics: beside the daemons', because the
+// store is root's alone, and where the node exporter finds it with the same pattern.
+func metricsPath(runDir string, fsid notify.ID) string {
+	return filepath.Join(cmp.Or(runDir, notify.RunDir), ".node_exporter", "index-"+fsid.String()+".prom")
+}
+
+// writeMetrics replaces the file of the metrics in the Prometheus text format. Anybody may
+// read it, whatever the umask. It makes the folder if it is not there.
+func writeMetrics(path string, text []byte) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.Mkdir(dir, 0o755); err == nil {
+		err = os.Chmod(dir, 0o755)
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return os.Rename(tmp, path)
+	// Collectors take names that end in .prom, and look at any time.
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	return err
 }
 
 func formatMetrics(fsid notify.ID, version string, n *index.Node, segments []index.Segment) []byte {

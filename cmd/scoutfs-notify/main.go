@@ -36,7 +36,9 @@ const usage = `Usage: scoutfs-notify COMMAND [flags] [MOUNT]
 
 Shows who opens and reads which files of a mounted ScoutFS on this node. MOUNT
 is its mount point or any directory below it, or the path of scoutfs-notifyd's
-socket; it can be left out if there is just one. All but stat are for root.
+socket. It can be left out if there is just one, but for cold, hot and last. Any
+user can run stat and socket, and what takes a recording on one that they may
+read; the rest is for root.
 
 Commands:
   tail     print each access as it happens, or those in a recording

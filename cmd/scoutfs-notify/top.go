@@ -19,8 +19,8 @@ import (
 
 const topAbout = `Shows which files, directories, users, processes or commands read most: in the last
 interval, or with -total since the start. On a terminal that is a live screen, on which
-? shows the keys; elsewhere one table follows the other. What was lost is in the second
-line. Ends with the stream, and says why; with -f it goes on when the daemon is back or the
+? shows the keys; elsewhere one table follows the other. What was lost is in the second or
+third line. Ends with the stream, and says why; with -f it goes on when the daemon is back or the
 file system is mounted again, and says meanwhile what it waits for.
 `
 

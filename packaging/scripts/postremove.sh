@@ -8,8 +8,9 @@ case ${1-} in
 0 | remove | purge) ;;
 *) exit 0 ;;
 esac
-# Daemons leave these folders for the next one, and tmpfiles makes the hidden one.
-# Files of others stay.
+# Daemons leave these folders for the next one, and tmpfiles makes the hidden one, in which
+# scoutfs-notify-index leaves its metrics if it is killed. Files of others stay.
+rm -f /run/scoutfs/.node_exporter/index-*.prom*
 for dir in /run/scoutfs/* /run/scoutfs/.node_exporter /run/scoutfs; do
 	if [ -d "$dir" ]; then
 		rmdir --ignore-fail-on-non-empty "$dir" || :

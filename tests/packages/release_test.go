@@ -4,8 +4,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -186,6 +188,16 @@ func TestReleaseStartsJob(t *testing.T) {
 	newest := p.releases[len(p.releases)-1].Version
 	if want := fmt.Sprintf("tags: [%q]\n", newest+"-notify-*"); strings.Count(string(text), "tags:") != 1 || !strings.Contains(string(text), want) {
 		t.Errorf("the job in docs/ci.md is not started by the newest series' tags: it lacks %q", want)
+	}
+	// It compiles for the newest kernel of EL9 those that are for the newest kernels.
+	var compiled []string
+	for _, s := range p.releases {
+		if _, err := os.Stat(filepath.Join(s.Dir, "kernels.txt")); errors.Is(err, fs.ErrNotExist) {
+			compiled = append(compiled, s.Version)
+		}
+	}
+	if want := fmt.Sprintf("{chroot: el9, compile: %q}\n", strings.Join(compiled, " ")); !strings.Contains(string(text), want) {
+		t.Errorf("the job in docs/ci.md compiles others: it lacks %q", want)
 	}
 }
 

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,10 @@ func TestIndexUnit(t *testing.T) {
 	if out := last(); !strings.Contains(out, "last read") || !strings.Contains(out, "1 reads") {
 		t.Errorf("after a kill: %s", out)
 	}
+	metrics := "/run/scoutfs/.node_exporter/index-" + f.fsid + ".prom"
+	if fi, err := os.Stat(metrics); err != nil || fi.Mode() != 0o644 {
+		t.Errorf("metrics: %v, %v", fi, err)
+	}
 	f.umount()
 	run(t, "systemctl", "stop", x.unit)
 	x.await("inactive")
@@ -69,7 +74,7 @@ func TestIndexUnit(t *testing.T) {
 	if fi, err := os.Stat("/var/lib/scoutfs-notify"); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("the folder of the stores: %v, %v", fi, err)
 	}
-	if m, err := filepath.Glob("/var/lib/scoutfs-notify/" + f.fsid + "/metrics.prom"); err != nil || len(m) != 1 {
-		t.Errorf("metrics: %v, %v", m, err)
+	if _, err := os.Stat(metrics); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the metrics stayed: %v", err)
 	}
 }
