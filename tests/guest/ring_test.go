@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -379,8 +380,8 @@ func TestPoll(t *testing.T) {
 	r.Close()
 }
 
-// An edge-triggered poller is woken by the first record and by a drain that leaves
-// records, and by nothing else.
+// An edge-triggered poller is woken by the first record, by a drain that leaves records,
+// and for each quarter of the ring that nobody drains, and by nothing else.
 func TestPollEdges(t *testing.T) {
 	f := setup(t)
 	f.create("a", 1)
@@ -423,6 +424,17 @@ func TestPollEdges(t *testing.T) {
 	f.touch("a")
 	edges("a record", 1)
 	drainN(1, 1)
+
+	// A reader that was woken and has not come is woken for each quarter of the ring.
+	const quarter = notify.RingRecords / 4
+	for n := range notify.RingRecords + 2*quarter {
+		f.touch("a")
+		want := 0
+		if n%quarter == 0 && n < notify.RingRecords {
+			want = 1
+		}
+		edges(fmt.Sprintf("%d undrained records", n+1), want)
+	}
 }
 
 // umount wakes a sleeping poller.

@@ -34,7 +34,7 @@ var Bugs = []Bug{
 		// What is to be found is short, and an emulated processor does little at once.
 		edits: []edit{
 			{"\tif (wait)\n\t\tsynchronize_rcu();\n", "\t(void)wait;\n"},
-			{"\tif (unlikely(!ring))\n\t\tgoto out;\n\n\tspin_lock(&ring->lock);\n\n\thead", "\tif (unlikely(!ring))\n\t\tgoto out;\n\n\tudelay(1000);\n\tspin_lock(&ring->lock);\n\n\thead"},
+			{"\tif (unlikely(!ring))\n\t\tgoto out;\n\n\traw_spin_lock(&ring->lock);\n\n\thead", "\tif (unlikely(!ring))\n\t\tgoto out;\n\n\tudelay(1000);\n\traw_spin_lock(&ring->lock);\n\n\thead"},
 			{"#include <linux/fs.h>\n", "#include <linux/fs.h>\n#include <linux/delay.h>\n"},
 		},
 	},
@@ -46,7 +46,7 @@ var Bugs = []Bug{
 	{
 		Name: "borrowed-after-unmount", Kernel: "kasan", file: "notify.c",
 		Finds: regexp.MustCompile(`KASAN: use-after-free in notify_release`),
-		edits: []edit{{"\t\tring->sb = NULL;\n\n\t\tspin_lock(&ring->lock);\n\t\tring->unmounted = true;\n", "\t\tspin_lock(&ring->lock);\n\t\tring->unmounted = true;\n"}},
+		edits: []edit{{"\t\tring->sb = NULL;\n\n\t\traw_spin_lock(&ring->lock);\n\t\tring->unmounted = true;\n", "\t\traw_spin_lock(&ring->lock);\n\t\tring->unmounted = true;\n"}},
 	},
 	{
 		Name: "leak", Kernel: "kasan", file: "notify.c",
@@ -59,7 +59,7 @@ var Bugs = []Bug{
 		// KCSAN watches one access of hundreds for 80 microseconds, and reports it if the value
 		// changes then: here it does so all the time that a drain takes.
 		edits: []edit{{"#include <linux/fs.h>\n", "#include <linux/fs.h>\n#include <linux/delay.h>\n"}, {
-			"\t\tspin_lock(&ring->lock);\n\t\tWRITE_ONCE(ring->tail, tail);\n\t\tring->limit = tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\tspin_unlock(&ring->lock);\n",
+			"\t\traw_spin_lock(&ring->lock);\n\t\tWRITE_ONCE(ring->tail, tail);\n\t\tring->limit = tail + SCOUTFS_NOTIFY_RING_RECORDS;\n\t\traw_spin_unlock(&ring->lock);\n",
 			"\t\tfor (; ring->tail < tail; ring->tail++)\n" +
 				"\t\t\tfor (chunk = 0; chunk < 20; chunk++, udelay(50))\n" +
 				"\t\t\t\tring->limit = ring->tail + SCOUTFS_NOTIFY_RING_RECORDS - chunk;\n" +
