@@ -54,7 +54,7 @@ func (o *options) kernel(ctx context.Context, tag string) (string, error) {
 	if o.prepare || o.compile {
 		kind = "el-prepared"
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%s\n%q", rules, commit, gcc, changed, needed))
+	key := sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%s\n%q", rules, commit, gcc, changed, neededBy(tag)))
 	dir, err := repo.Cached("kernels", fmt.Sprintf("%s-%s-%s", kind, tag, hex.EncodeToString(key[:4])), func(tmp string) error {
 		start := time.Now()
 		return o.build(ctx, tag, &kbuild.Builder{
@@ -86,7 +86,7 @@ func (o *options) build(ctx context.Context, tag string, b *kbuild.Builder) erro
 	if err := adjust(b.Tree, tag); err != nil {
 		return err
 	}
-	if err := configure(ctx, b, files); err != nil {
+	if err := configure(ctx, b, tag, files); err != nil {
 		return err
 	}
 	if err := checkRelease(ctx, b, tag); err != nil {
@@ -134,7 +134,7 @@ func adjust(tree, tag string) error {
 }
 
 // configure makes the tree's .config of the distribution's.
-func configure(ctx context.Context, b *kbuild.Builder, files []file) error {
+func configure(ctx context.Context, b *kbuild.Builder, tag string, files []file) error {
 	var names []string
 	for _, f := range files {
 		names = append(names, f.path)
@@ -156,7 +156,7 @@ func configure(ctx context.Context, b *kbuild.Builder, files []file) error {
 		return err
 	}
 	file := filepath.Join(b.Tree, ".config")
-	if err := os.WriteFile(file, []byte(cut(string(text), layout, drivers)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(cut(string(text), neededBy(tag), layout, drivers)), 0o644); err != nil {
 		return err
 	}
 	if _, err := b.Make(ctx, "olddefconfig"); err != nil {

@@ -24,6 +24,15 @@ var needed = []string{
 	"VIRTIO_NET", "VIRTIO_PCI", "VIRTIO_PCI_LEGACY", "VIRTIO_PCI_LIB", "VT", "VT_CONSOLE",
 }
 
+// neededBy returns the options that are needed of a tag's kernel. EL8's virtio wants
+// dma_buf_export(), but only drivers select what has it.
+func neededBy(tag string) []string {
+	if strings.HasPrefix(tag, "4.18.") {
+		return append(slices.Clone(needed), "SYNC_FILE")
+	}
+	return needed
+}
+
 // changed are the options that are not the distribution's: keys that it alone has, and
 // what only costs time here. Without debugging information in modules struct module is
 // smaller; no other structure differs.
@@ -47,7 +56,7 @@ var setOption = regexp.MustCompile(`^CONFIG_(\w+)=([my])\n?$`)
 // cut returns a distribution's configuration without most modules and drivers. It leaves
 // alone what changes the layout of a structure, and so the kABI; what is built in and no
 // driver; and what is needed.
-func cut(config string, layout, drivers map[string]bool) string {
+func cut(config string, needed []string, layout, drivers map[string]bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(config) {
 		m := setOption.FindStringSubmatch(line)

@@ -104,7 +104,7 @@ struct c f(struct b *b);
 	}
 
 	drivers := map[string]bool{"SOUND": true, "FIELD": true, "VIRTIO_BLK": true}
-	got := cut("# a comment\nCONFIG_SOUND=y\nCONFIG_FIELD=y\nCONFIG_VIRTIO_BLK=m\nCONFIG_XFS_FS=m\nCONFIG_OTHER=m\nCONFIG_CORE=y\nCONFIG_HZ=1000\n", layout, drivers)
+	got := cut("# a comment\nCONFIG_SOUND=y\nCONFIG_FIELD=y\nCONFIG_VIRTIO_BLK=m\nCONFIG_XFS_FS=m\nCONFIG_OTHER=m\nCONFIG_CORE=y\nCONFIG_HZ=1000\n", needed, layout, drivers)
 	want := "# a comment\n# CONFIG_SOUND is not set\nCONFIG_FIELD=y\nCONFIG_VIRTIO_BLK=m\n# CONFIG_XFS_FS is not set\nCONFIG_OTHER=m\nCONFIG_CORE=y\nCONFIG_HZ=1000\n" + changed
 	if got != want {
 		t.Errorf("cut to\n%s", got)
