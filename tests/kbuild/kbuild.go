@@ -91,7 +91,8 @@ func Jobs() int {
 	return 2
 }
 
-// keep are the parts of the tree that building a module needs.
+// keep are the parts of the tree that building a module needs, beside files that the
+// Makefile includes, such as EL's Makefile.rhelver.
 var keep = []string{".config", "Kconfig", "Makefile", "Module.symvers", "arch", "include", "scripts", "tools"}
 
 // object matches what the build left that building a module does not need.
@@ -133,7 +134,7 @@ func (b *Builder) prune() error {
 		return err
 	}
 	for _, e := range entries {
-		if slices.Contains(keep, e.Name()) {
+		if slices.Contains(keep, e.Name()) || strings.HasPrefix(e.Name(), "Makefile.") {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(b.Tree, e.Name())); err != nil {
