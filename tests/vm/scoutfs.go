@@ -156,7 +156,7 @@ func (b *ScoutFSBuild) build(ctx context.Context, dir, kind string, patches []st
 // kernel and that there is no vmlinux with type information, nor any symbols. Newer
 // assemblers make no symbols for sections, of which EL8's objtool complains.
 var kbuildLine = regexp.MustCompile(`^(\s*` +
-	`|  (CC|LD|AR|AS|CHECK|MODPOST|BTF|GEN|UPD) .*` +
+	`|  ((CC|LD|AR|AS|CHECK|MODPOST|BTF|GEN|UPD) .*|Building modules, stage 2\.)` +
 	`|make(\[\d+\])?: (Entering|Leaving) directory .*` +
 	`|\S*make .*CONFIG_SCOUTFS_FS=m.*` +
 	`|warning: the compiler differs from the one used to build the kernel` +
