@@ -33,7 +33,7 @@ func vars(tag string) []string {
 
 // rules changes when a tree that an older version of this program made is not as one made
 // now, apart from its configuration.
-const rules = 2
+const rules = 3
 
 // kernel returns the folder of a tag's kernel, in the layout of vm.OpenKernel, or with
 // -prepare the tree that modules are compiled against. It is made once for each source
@@ -122,6 +122,18 @@ func adjust(tree, tag string) error {
 	text = append(text, "\nKBUILD_CFLAGS += -Wno-missing-attributes\n"...)
 	if err := os.WriteFile(name, text, 0o644); err != nil {
 		return err
+	}
+	// Up to Linux 5.7 start_secondary() sets the stack's canary and does not return, but gcc
+	// from 10 on makes a jump of its last call and checks the canary before.
+	if strings.HasPrefix(tag, "4.18.") {
+		name := filepath.Join(tree, "arch/x86/kernel/Makefile")
+		if text, err = os.ReadFile(name); err != nil {
+			return err
+		}
+		text = append(text, "\nCFLAGS_smpboot.o += -fno-stack-protector\n"...)
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			return err
+		}
 	}
 	// EL8's objtool has no variable for it.
 	objtool := filepath.Join(tree, "tools/objtool/Makefile")
