@@ -196,6 +196,35 @@ func TestExtract(t *testing.T) {
 	}
 }
 
+// What newer compilers need is added to the kernels that lack it, and to no others.
+func TestAdjust(t *testing.T) {
+	for tag, want := range map[string]bool{"4.18.0-553.66.1.el8_10": true, "5.14.0-570.32.1.el9_6": false} {
+		tree := t.TempDir()
+		name := filepath.Join(tree, "arch/x86/kernel/Makefile")
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{name, filepath.Join(tree, "Makefile")} {
+			if err := os.WriteFile(file, []byte("EXTRAVERSION =\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := adjust(tree, tag); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(name)
+		if got := strings.Contains(string(text), "CFLAGS_smpboot.o"); err != nil || got != want {
+			t.Errorf("%s: %v, error %v", tag, got, err)
+		}
+		if got := slices.Contains(vars(tag), "SKIP_STACK_VALIDATION=1") && slices.Contains(neededBy(tag), "SYNC_FILE"); got != want {
+			t.Errorf("%s: vars %v, needed %v", tag, vars(tag), neededBy(tag))
+		}
+	}
+	if err := adjust(t.TempDir(), "4.18.0-553.66.1.el8_10"); err == nil {
+		t.Error("a tree without a Makefile: no error")
+	}
+}
+
 func TestPrintTable(t *testing.T) {
 	cells := func(all ...cell) []cell {
 		return append(all, cell{"ok, 1 of 2 tests skipped", []string{"TestX: needs y"}, false}, skipped("why"), skipped("packages"))
