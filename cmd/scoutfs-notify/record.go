@@ -88,8 +88,8 @@ type recorder struct {
 	rotateAge  time.Duration
 	keep       int
 
-	w        *recording.Writer
-	hello    *notify.Hello // the last
+	w        *recording.Writer // never nil once run has it
+	empty    bool              // it has no events
 	accesses uint64
 	lost     notify.Lost
 	files    int // that were rotated
@@ -98,12 +98,11 @@ type recorder struct {
 
 func (r *recorder) run(ctx context.Context, mount string, o options, count uint64) (err error) {
 	if r.w, err = recording.Append(r.path); err != nil {
-		if errors.Is(err, recording.ErrDamaged) {
-			err = fmt.Errorf("%w: move it away; what it has up to there can be read", err)
-		}
-		return err
+		return moveAway(err)
 	}
-	defer func() { err = cmp.Or(r.w.Close(), err) }()
+	// What else failed is the cause, if that fails, too.
+	defer func() { err = cmp.Or(err, r.w.Close()) }()
+	r.empty = r.w.Place() == notify.Resume{}
 	o.dialer.Idle = recordIdle
 	if o.dialer.Resume, err = r.place(); err != nil {
 		return err
@@ -130,33 +129,73 @@ func (r *recorder) run(ctx context.Context, mount string, o options, count uint6
 	return r.sum()
 }
 
+// moveAway says what to do about a file that cannot be gone on with.
+func moveAway(err error) error {
+	if errors.Is(err, recording.ErrDamaged) {
+		return fmt.Errorf("%w: move it away; what it has up to there can be read", err)
+	}
+	return err
+}
+
 // place returns where the recording has come to, which may be in a file that was rotated.
 func (r *recorder) place() (notify.Resume, error) {
 	if at := r.w.Place(); at != (notify.Resume{}) {
 		return at, nil
 	}
 	old, err := r.rotated()
-	if err != nil || len(old) == 0 {
+	if err != nil {
 		return notify.Resume{}, err
 	}
-	return recording.PlaceOf(old[len(old)-1])
+	for _, path := range slices.Backward(old) {
+		// One that has no events does not say.
+		if at, err := recording.PlaceOf(path); err != nil || at != (notify.Resume{}) {
+			return at, moveAway(err)
+		}
+	}
+	return notify.Resume{}, nil
 }
 
-// rotated returns the files that were rotated, the oldest first.
+// rotated returns the files that were rotated, in the order in which they were.
 func (r *recorder) rotated() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(r.path))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("look for files that were rotated: %w", err)
 	}
 	var old []string
 	for _, e := range entries {
-		rest, ok := cutName(e.Name(), filepath.Base(r.path))
-		if _, err := time.Parse(rotatedTime, rest); ok && err == nil {
+		if _, ok := r.rotatedAt(e.Name()); ok {
 			old = append(old, filepath.Join(filepath.Dir(r.path), e.Name()))
 		}
 	}
 	slices.Sort(old)
 	return old, nil
+}
+
+// rotatedAt returns the time in the name of a file that was rotated. ok is false if it is
+// another file's.
+func (r *recorder) rotatedAt(name string) (at time.Time, ok bool) {
+	rest, ok := cutName(name, filepath.Base(r.path))
+	if !ok {
+		return at, false
+	}
+	at, err := time.Parse(rotatedTime, rest)
+	return at, err == nil && at.Format(rotatedTime) == rest
+}
+
+// nextName returns the name for a file to be rotated. It comes after those of all others,
+// whatever the clock says: it may have been ahead when they got theirs.
+func (r *recorder) nextName() (string, error) {
+	old, err := r.rotated()
+	if err != nil {
+		return "", err
+	}
+	at := r.env.now().UTC()
+	if len(old) > 0 {
+		if newest, _ := r.rotatedAt(filepath.Base(old[len(old)-1])); !at.After(newest) {
+			at = newest.Add(1)
+		}
+	}
+	return r.path + "." + at.Format(rotatedTime), nil
 }
 
 // cutName returns what follows a name and a dot.
@@ -173,21 +212,23 @@ func (r *recorder) keepEvent(ctx context.Context, n namer, ev notify.Event, path
 	case *notify.Waiting:
 		fmt.Fprintf(r.env.stderr, "scoutfs-notify: record: waiting: %s\n", printable(ev.Err.Error()))
 		return r.w.Flush()
-	case *notify.Hello:
-		r.hello = ev
 	case *notify.Lost:
 		addLoss(&r.lost, ev)
-	case *notify.Record:
-		r.accesses++
-		r.keepNames(ctx, n, ev, paths)
 	}
+	if r.due(ev) {
+		if err := r.rotate(ev); err != nil {
+			return fmt.Errorf("rotate recording %s: %w", r.path, err)
+		}
+	}
+	if rec, ok := ev.(*notify.Record); ok {
+		r.accesses++
+		r.keepNames(ctx, n, rec, paths)
+	}
+	r.empty = false
 	if err := r.w.Write(ev); err != nil {
 		return err
 	}
 	r.tell()
-	if r.rotateSize > 0 && r.w.Size() >= r.rotateSize || r.rotateAge > 0 && r.w.Age() >= r.rotateAge {
-		return r.rotate()
-	}
 	return nil
 }
 
@@ -207,25 +248,42 @@ func (r *recorder) keepNames(ctx context.Context, n namer, rec *notify.Record, p
 	r.w.Name(recording.Unlinked, rec.Ino, unlinked)
 }
 
-// rotate ends the file under another name and starts a new one.
-func (r *recorder) rotate() error {
-	at := r.w.Place()
-	if err := r.w.Close(); err != nil {
+// due tells whether an event belongs into another file. The end of a stream belongs to the
+// stream.
+func (r *recorder) due(ev notify.Event) bool {
+	if _, end := ev.(*notify.End); end || r.empty {
+		return false
+	}
+	return r.rotateSize > 0 && r.w.Size() >= r.rotateSize || r.rotateAge > 0 && r.w.Age() >= r.rotateAge
+}
+
+// rotate ends the file under another name and starts a new one for an event.
+func (r *recorder) rotate(ev notify.Event) error {
+	name, err := r.nextName()
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(r.path, r.path+"."+time.Now().UTC().Format(rotatedTime)); err != nil {
+	// The file is this recorder's until there is another: whatever fails, there is one to
+	// be closed, and nobody else takes it for theirs meanwhile.
+	if err := os.Rename(r.path, name); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w: it was moved or deleted; start the recorder again", err)
+		}
 		return err
 	}
 	r.files++
-	var err error
-	if r.w, err = recording.Append(r.path); err != nil {
+	w, err := recording.Append(r.path)
+	if err != nil {
 		return err
 	}
-	if r.hello != nil {
-		// Each file says whose it is.
-		hello := *r.hello
-		hello.Next, hello.Time = at.Seq+1, time.Now()
-		if err := r.w.Write(&hello); err != nil {
+	if err := r.w.Close(); err != nil {
+		// The new file does not say that it goes on after what may not be in the old one.
+		return errors.Join(err, w.Close())
+	}
+	hello := w.Follow(r.w)
+	r.w, r.empty = w, true
+	if _, starts := ev.(*notify.Hello); !starts && hello != nil {
+		if err := r.w.Write(hello); err != nil {
 			return err
 		}
 	}
@@ -242,7 +300,8 @@ func (r *recorder) clean() error {
 		return err
 	}
 	for len(old) > r.keep {
-		if err := os.Remove(old[0]); err != nil {
+		// Somebody else may have deleted it.
+		if err := os.Remove(old[0]); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		old = old[1:]

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/recording"
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
@@ -209,6 +212,200 @@ func TestRotate(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".notes"); err != nil {
 		t.Error(err)
+	}
+}
+
+// rotatedFiles returns the files that were rotated, in the order in which they were.
+func rotatedFiles(t *testing.T, path string) []string {
+	t.Helper()
+	files, err := (&recorder{path: path}).rotated()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// Another mount has its own numbers, in each file, wherever the old one ends: each can be
+// replayed, and the next run asks for what is missing from there.
+func TestRotateRemounted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	other := *hello(1)
+	other.RID = 0x77
+	remounted := &notify.Lost{Unknown: true, Cause: notify.LostAway | notify.LostUnattended, Time: fakeNow}
+	end := &notify.End{Seq: 1000, Reason: notify.EndUnmounted, Time: fakeNow}
+	restarted := other
+	restarted.Next = 4
+	socket, asked := sessions(t, session{hello(1000), opened(1000), end}, session{&other, remounted, opened(1), opened(2), opened(3)}, session{&restarted, opened(4)})
+	// Each event but the end of a stream is in a file of its own.
+	if status, _, stderr := runCommand("record", "-rotate-age", "1ns", "-count", "4", path, socket); status != 0 {
+		t.Fatalf("exit status %d, %s", status, stderr)
+	}
+	before, after := notify.Resume{RID: fakeHello.RID, Seq: 1000}, func(seq uint64) notify.Resume { return notify.Resume{RID: other.RID, Seq: seq} }
+	want := []struct {
+		rid    notify.ID
+		next   uint64
+		events []notify.Event
+		place  notify.Resume
+	}{
+		{fakeHello.RID, 1000, nil, notify.Resume{RID: fakeHello.RID, Seq: 999}},
+		{fakeHello.RID, 1000, []notify.Event{opened(1000), end}, before},
+		{other.RID, 1, nil, before}, // a loss may follow
+		{other.RID, 1, []notify.Event{remounted}, after(0)},
+		{other.RID, 1, []notify.Event{opened(1)}, after(1)},
+		{other.RID, 2, []notify.Event{opened(2)}, after(2)},
+		{other.RID, 3, []notify.Event{opened(3)}, after(3)},
+	}
+	files := append(rotatedFiles(t, path), path)
+	if len(files) != len(want) {
+		t.Fatalf("%q, not %d files", files, len(want))
+	}
+	for i, file := range files {
+		events := readRecording(t, file)
+		h, ok := events[0].(*notify.Hello)
+		if w := want[i]; !ok || h.RID != w.rid || h.Next != w.next || !reflect.DeepEqual(events[1:], append([]notify.Event{}, w.events...)) {
+			t.Errorf("file %d has %+v, want mount %v from number %d and %+v", i, events, w.rid, w.next, w.events)
+		}
+		if at, err := recording.PlaceOf(file); err != nil || at != want[i].place {
+			t.Errorf("file %d ends at %+v, %v, want %+v", i, at, err, want[i].place)
+		}
+	}
+	if status, _, stderr := runCommand("record", "-count", "1", path, socket); status != 0 || asked()[2].Resume != after(3) {
+		t.Errorf("exit status %d, the next run asks for %+v, want %+v: %s", status, asked()[2].Resume, after(3), stderr)
+	}
+}
+
+// The newest files are kept, and gone on with, whatever the clock was when others were
+// rotated.
+func TestRotateClock(t *testing.T) {
+	socket, asked := sessions(t, session{hello(1), opened(1), opened(2), opened(3), opened(4), opened(5)})
+	day := 24 * time.Hour
+	for name, ahead := range map[string]time.Duration{"right": -day, "ahead": day, "decades ahead": 70 * 365 * day} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a")
+			was := time.Now().UTC().Add(ahead)
+			for i := range time.Duration(3) {
+				if err := os.WriteFile(path+"."+was.Add(i*time.Hour).Format(rotatedTime), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, other := range []string{path + ".20261127T120000,000000000Z", path + ".20261127T120000Z", path + "b.20261127T120000.000000000Z"} {
+				if err := os.WriteFile(other, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if _, err := os.Stat(other); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			if status, _, stderr := runCommand("record", "-rotate-age", "1ns", "-keep", "2", "-count", "5", path, socket); status != 0 {
+				t.Fatalf("exit status %d, %s", status, stderr)
+			}
+			files := rotatedFiles(t, path)
+			if len(files) != 2 {
+				t.Fatalf("%q are left", files)
+			}
+			for i, file := range append(files, path) {
+				events := readRecording(t, file)
+				if rec, ok := events[len(events)-1].(*notify.Record); !ok || rec.Seq != uint64(3+i) {
+					t.Errorf("%s has %+v, want number %d", file, events, 3+i)
+				}
+			}
+			// The newest is found without the file that it came from.
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			before := len(asked())
+			want := notify.Resume{RID: fakeHello.RID, Seq: 4}
+			if status, _, stderr := runCommand("record", "-count", "1", path, socket); status != 0 || asked()[before].Resume != want {
+				t.Errorf("exit status %d, it goes on at %+v, want %+v: %s", status, asked()[before].Resume, want, stderr)
+			}
+		})
+	}
+}
+
+// A rotation that fails says why, and leaves a recording that is whole and can be closed.
+func TestRotateFails(t *testing.T) {
+	noFiles := func(t *testing.T) {
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		none := limit
+		none.Cur = 0
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
+	}
+	for _, tt := range []struct {
+		name  string
+		fails func(t *testing.T, r *recorder) // just before the file gets its other name
+		want  error
+		text  string
+		kept  bool // what was recorded can be read
+	}{
+		{"rename", func(t *testing.T, r *recorder) { os.Remove(r.path) }, os.ErrNotExist, "it was moved or deleted; start the recorder again", false},
+		{"append", func(t *testing.T, r *recorder) { noFiles(t) }, unix.EMFILE, "open ", true},
+		{"close", func(t *testing.T, r *recorder) { r.w.Close() }, os.ErrClosed, "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a")
+			env := systemEnvironment()
+			r := &recorder{env: env, path: path, rotateAge: 1}
+			var err error
+			if r.w, err = recording.Append(path); err != nil {
+				t.Fatal(err)
+			}
+			for _, ev := range []notify.Event{hello(5), opened(5)} {
+				if err := r.w.Write(ev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Run("it", func(t *testing.T) {
+				env.now = func() time.Time {
+					tt.fails(t, r)
+					return time.Now()
+				}
+				err = r.keepEvent(t.Context(), nil, &notify.Idle{Seq: 5, Time: fakeNow}, false)
+			})
+			if !errors.Is(err, tt.want) || !strings.HasPrefix(err.Error(), "rotate recording "+path+": ") || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("%v", err)
+			}
+			r.w.Close() // as run does
+			if !tt.kept {
+				return
+			}
+			files := rotatedFiles(t, path)
+			if len(files) != 1 {
+				t.Fatalf("%q are there", files)
+			}
+			if events := readRecording(t, files[0]); len(events) != 2 {
+				t.Errorf("%+v are there", events)
+			}
+			// The next run goes on after what is in the file.
+			if r.w, err = recording.Append(path); err != nil {
+				t.Fatal(err)
+			}
+			defer r.w.Close()
+			if at, err := r.place(); err != nil || at != (notify.Resume{RID: fakeHello.RID, Seq: 5}) {
+				t.Errorf("it goes on at %+v, %v", at, err)
+			}
+		})
+	}
+}
+
+// A failure to close does not hide what failed before.
+func TestRecordFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	socket := filepath.Join(shortTempDir(t), notify.SocketName)
+	rawDaemon(t, socket, func(c *fakeClient) {
+		os.Remove(path)
+		c.say(hello(5), opened(5), opened(6))
+	})
+	status, _, stderr := runCommand("record", "-rotate-age", "1ns", path, socket)
+	if status != 66 || !strings.Contains(stderr, "rotate recording "+path+": rename "+path+" ") {
+		t.Errorf("exit status %d, %s", status, stderr)
 	}
 }
 

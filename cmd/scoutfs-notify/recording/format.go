@@ -32,6 +32,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
@@ -153,14 +154,29 @@ func checkHeader(h []byte) error {
 // missed goes untold if it breaks off at any point.
 type place struct {
 	notify.Resume
-	rid  notify.ID // of the connection
-	told uint64
+	hello *notify.Hello // of the connection, nil before the first
+	rid   notify.ID     // of the connection
+	told  uint64        // the last number that is accounted for in it; another mount has its own
+}
+
+// again returns what the connection's Hello would be now, nil if there was none.
+func (p *place) again() *notify.Hello {
+	if p.hello == nil {
+		return nil
+	}
+	h := *p.hello
+	h.Time = time.Now()
+	if p.told > 0 { // or it is as unknown as it was
+		h.Next = p.told + 1
+	}
+	return &h
 }
 
 func (p *place) follow(ev notify.Event) {
 	switch ev := ev.(type) {
 	case *notify.Hello:
-		p.rid, p.told = ev.RID, max(ev.Next, 1)-1
+		h := *ev
+		p.hello, p.rid, p.told = &h, ev.RID, max(ev.Next, 1)-1
 		if p.RID != 0 {
 			return // a loss may follow, which must not be forgotten
 		}

@@ -200,6 +200,62 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// A recording that goes on in another file starts there with a Hello that is true, and owes
+// the same loss.
+func TestFollow(t *testing.T) {
+	hello := func(rid notify.ID, next uint64) notify.Event { return &notify.Hello{RID: rid, Next: next} }
+	unmounted := []notify.Event{hello(7, 1000), &notify.Record{Seq: 1000}, &notify.End{Seq: 1000}}
+	for _, tt := range []struct {
+		name   string
+		before []notify.Event
+		next   uint64 // of the Hello
+		at     notify.Resume
+		then   notify.Event
+		after  notify.Resume
+	}{
+		{"access", unmounted[:2], 1001, notify.Resume{RID: 7, Seq: 1000}, &notify.Record{Seq: 1001}, notify.Resume{RID: 7, Seq: 1001}},
+		{"another mount", append(unmounted, hello(8, 1)), 1, notify.Resume{RID: 7, Seq: 1000}, &notify.Record{Seq: 1}, notify.Resume{RID: 8, Seq: 1}},
+		{"another mount, and its loss", append(unmounted, hello(8, 4)), 4, notify.Resume{RID: 7, Seq: 1000}, &notify.Lost{Unknown: true}, notify.Resume{RID: 8, Seq: 3}},
+		{"another mount, no number known", append(unmounted, hello(8, 0)), 0, notify.Resume{RID: 7, Seq: 1000}, &notify.Idle{}, notify.Resume{RID: 8}},
+		{"restart", append(unmounted, hello(7, 1005)), 1005, notify.Resume{RID: 7, Seq: 1000}, &notify.Lost{First: 1001, Last: 1004, Count: 4}, notify.Resume{RID: 7, Seq: 1004}},
+		{"the first Hello", unmounted[:1], 1000, notify.Resume{RID: 7, Seq: 999}, &notify.Record{Seq: 1000}, notify.Resume{RID: 7, Seq: 1000}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			old, err := Append(filepath.Join(dir, "a"))
+			must(t, err)
+			for _, ev := range tt.before {
+				must(t, old.Write(ev))
+			}
+			must(t, old.Close())
+			w, err := Append(filepath.Join(dir, "b"))
+			must(t, err)
+			defer w.Close()
+			h := w.Follow(old)
+			if h == nil || h.Next != tt.next || h.RID != tt.after.RID {
+				t.Fatalf("it starts with %+v, want mount %v and number %d", h, tt.after.RID, tt.next)
+			}
+			must(t, w.Write(h))
+			if w.Place() != tt.at {
+				t.Errorf("it starts at %+v, want %+v", w.Place(), tt.at)
+			}
+			must(t, w.Write(tt.then))
+			if w.Place() != tt.after {
+				t.Errorf("it goes on to %+v, want %+v", w.Place(), tt.after)
+			}
+		})
+	}
+	old, err := Append(filepath.Join(t.TempDir(), "a"))
+	must(t, err)
+	defer old.Close()
+	w, err := Append(filepath.Join(t.TempDir(), "a"))
+	must(t, err)
+	defer w.Close()
+	if h := w.Follow(old); h != nil || w.Place() != (notify.Resume{}) {
+		t.Errorf("after no stream: %+v, %+v", h, w.Place())
+	}
+}
+
 // Names belong to the events that follow them, whatever else has had the number.
 func TestNames(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a")

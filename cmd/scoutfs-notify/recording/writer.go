@@ -127,6 +127,20 @@ func (w *Writer) Place() notify.Resume {
 	return w.place.Resume
 }
 
+// Follow has a new recording go on where another one has come to, so that a loss is not
+// forgotten of which that one was not told yet. What it returns is the Hello of the stream
+// that goes on, to be written first: each file says whose it is. It is nil if there was no
+// stream.
+func (w *Writer) Follow(other *Writer) *notify.Hello {
+	other.mu.Lock()
+	at := other.place
+	other.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.place = at
+	return at.again()
+}
+
 // Size returns how large the file is, in bytes, without what was not flushed.
 func (w *Writer) Size() int64 {
 	w.mu.Lock()
