@@ -119,9 +119,12 @@ func (ff *filterFlags) picker() *picker {
 	return p
 }
 
+// active tells whether anything is left out.
+func (p *picker) active() bool { return len(p.comms) > 0 || p.below != nil }
+
 // pick passes on the events that are wanted. Of what is lost nobody knows whether it is.
 func (p *picker) pick(ctx context.Context, events iter.Seq2[notify.Event, error], n namer) iter.Seq2[notify.Event, error] {
-	if len(p.comms) == 0 && p.below == nil {
+	if !p.active() {
 		return events
 	}
 	return func(yield func(notify.Event, error) bool) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -56,6 +57,7 @@ func runReplay(ctx context.Context, env *environment, args []string) error {
 	defer src.close()
 	defer pick.tell(env.stderr, "replay")
 	r.socket, r.clients = rest[1], clients
+	r.numbers.filtered = !f.All() || pick.active()
 	return r.run(ctx, src.events)
 }
 
@@ -67,10 +69,13 @@ type replayer struct {
 	speed   float64 // 0 for as fast as can be
 
 	d       *notifytest.Daemon // nil before the first stream
-	batch   []notify.Event     // that is due
-	begun   time.Time          // when the stream began
-	first   time.Time          // when it began in the recording, zero if that is not known
-	ended   bool               // the stream is
+	held    *notify.Hello      // the start of a stream, until it is known what follows
+	numbers numbering
+	there   int            // consumers, when it looked last
+	batch   []notify.Event // that is due
+	begun   time.Time      // when the stream began
+	first   time.Time      // when it began in the recording, zero if that is not known
+	ended   bool           // the stream is
 	records uint64
 }
 
@@ -99,11 +104,16 @@ func (r *replayer) run(ctx context.Context, events iter.Seq2[notify.Event, error
 	for ev, err := range events {
 		if err == nil {
 			err = r.event(ctx, ev)
+		} else if ctx.Err() == nil {
+			err = cmp.Or(r.begin(ctx), err)
 		}
 		if err != nil {
 			r.stop(notify.EndFailed)
 			return err
 		}
+	}
+	if err := r.begin(ctx); err != nil {
+		return err
 	}
 	if r.d == nil {
 		return fmt.Errorf("replay: the recording has no stream")
@@ -123,30 +133,41 @@ func (r *replayer) stop(why notify.Reason) error {
 	if err := r.send(); err != nil {
 		return err
 	}
+	r.look()
 	return r.d.End(why)
 }
 
 // event sends an event when it is due.
 func (r *replayer) event(ctx context.Context, ev notify.Event) error {
+	if h, ok := ev.(*notify.Hello); ok {
+		err := r.begin(ctx)
+		c := *h
+		r.held = &c
+		return err
+	}
+	if lost, ok := ev.(*notify.Lost); ok && lost.AtMost {
+		r.numbers.filtered = true // by the recorder
+	}
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	ev = r.numbers.event(ev)
 	at := time.Time{}
 	switch ev := ev.(type) {
-	case *notify.Hello:
-		return r.hello(ctx, ev)
 	case *notify.Record:
-		c := *ev // it is valid until the next one
-		ev = &c
 		r.records++
-		r.batch, at = append(r.batch, ev), ev.Time()
+		at = ev.Time()
 	case *notify.Lost:
 		if ev.Cause&notify.LostAway != 0 {
 			return nil // the recorder was away; each consumer is told what itself has missed
 		}
-		r.batch, at = append(r.batch, ev), ev.Time
+		at = ev.Time
 	case *notify.Idle:
-		r.batch, at = append(r.batch, ev), ev.Time
+		at = ev.Time
 	case *notify.End:
-		r.batch, at = append(r.batch, ev), ev.Time
+		at = ev.Time
 	}
+	r.batch = append(r.batch, ev)
 	if r.d == nil {
 		return fmt.Errorf("replay: the recording does not start with a stream")
 	}
@@ -166,6 +187,16 @@ func (r *replayer) event(ctx context.Context, ev notify.Event) error {
 	return nil
 }
 
+// begin starts the stream that was held back.
+func (r *replayer) begin(ctx context.Context) error {
+	h := r.held
+	r.held = nil
+	if h == nil {
+		return nil
+	}
+	return r.hello(ctx, h)
+}
+
 // hello starts a stream, and waits for its consumers.
 func (r *replayer) hello(ctx context.Context, h *notify.Hello) error {
 	if r.d != nil && !r.ended {
@@ -176,7 +207,7 @@ func (r *replayer) hello(ctx context.Context, h *notify.Hello) error {
 		r.d.Kill()
 	}
 	r.ended, r.first = false, time.Time{}
-	hello := *h
+	hello := r.numbers.hello(*h)
 	if r.d == nil {
 		var err error
 		if r.d, err = notifytest.Start(r.socket, hello); err != nil {
@@ -184,24 +215,42 @@ func (r *replayer) hello(ctx context.Context, h *notify.Hello) error {
 		}
 		fmt.Fprintf(r.env.stderr, "scoutfs-notify: replay: waiting at %s for a consumer\n", printable(r.socket))
 	}
+	if r.numbers.filtered {
+		r.d.Filtered()
+	}
 	r.d.Hello(hello)
 	err := r.d.Await(ctx, r.clients)
-	r.begun = r.env.now()
+	r.begun, r.there = r.env.now(), r.d.Clients()
 	return err
 }
 
 // send sends what is due.
 func (r *replayer) send() error {
+	r.look()
 	batch := r.batch
 	r.batch = nil
 	if len(batch) == 0 {
 		return nil
 	}
+	if r.numbers.filtered {
+		r.d.Filtered()
+	}
 	if err := r.d.Send(batch...); err != nil {
 		// A consumer that left is its own affair.
-		fmt.Fprintf(r.env.stderr, "scoutfs-notify: replay: %s\n", printable(err.Error()))
+		fmt.Fprintf(r.env.stderr, "scoutfs-notify: replay: a consumer left before the end of the stream: %s\n", printable(err.Error()))
+		r.there = r.d.Clients()
 	}
 	return nil
+}
+
+// look says so if consumers have left, which shows in no error. It is to be called before
+// the end of a stream is sent, after which they may.
+func (r *replayer) look() {
+	n := r.d.Clients()
+	if n < r.there {
+		fmt.Fprintf(r.env.stderr, "scoutfs-notify: replay: %d of %d consumers left before the end of the stream\n", r.there-n, r.there)
+	}
+	r.there = n
 }
 
 // wait waits until it is as long after the start of the stream as it was.

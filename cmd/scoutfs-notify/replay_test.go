@@ -3,7 +3,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +79,152 @@ func TestReplay(t *testing.T) {
 		if _, err := os.Stat(socket); err == nil {
 			t.Error("the socket is left")
 		}
+	}
+}
+
+// followReplay replays a recording to a consumer that wants all there is, and returns what
+// that sees, to the end of the last of its streams, and what replay says.
+func followReplay(t *testing.T, streams int, args ...string) (events []string, status int, stderr string) {
+	t.Helper()
+	socket := filepath.Join(shortTempDir(t), notify.SocketName)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	replayed, stop := context.WithCancel(ctx)
+	defer stop()
+	env := systemEnvironment()
+	var errs strings.Builder
+	env.stderr = &errs
+	done := make(chan struct{})
+	go func() {
+		status = run(replayed, env, append(append([]string{"replay", "-speed", "max"}, args...), socket))
+		close(done)
+	}()
+	for ev, err := range notify.Follow(ctx, socket, nil) {
+		switch ev := ev.(type) {
+		case *notify.Hello:
+			streams--
+			events = append(events, fmt.Sprintf("mount %d: next %d", ev.RID, ev.Next))
+		case *notify.Record:
+			events = append(events, fmt.Sprintf("%v %d", ev.Type, ev.Seq))
+		case *notify.Lost:
+			events = append(events, fmt.Sprintf("%v %d-%d", ev, ev.First, ev.Last))
+		case *notify.Idle:
+			events = append(events, fmt.Sprintf("idle %d", ev.Seq))
+		case *notify.End:
+			events = append(events, fmt.Sprintf("end %d", ev.Seq))
+			if streams == 0 {
+				cancel()
+			}
+		case nil:
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+				stop() // it would wait for the consumer
+			}
+		}
+	}
+	<-done
+	return events, status, errs.String()
+}
+
+// What a filter leaves out is not lost: what is left is numbered anew, so that it is a
+// stream of all there is. What was lost is lost, and as much of it.
+func TestReplayFiltered(t *testing.T) {
+	op := func(seq uint64) notify.Event {
+		return &notify.Record{Seq: seq, TimeNS: 1700000000e9 + seq*1e6, Ino: seq, Type: notify.TypeOpen}
+	}
+	rd := func(seq uint64) notify.Event {
+		return &notify.Record{Seq: seq, TimeNS: 1700000000e9 + seq*1e6, Ino: seq, Length: 1, Type: notify.TypeRead}
+	}
+	start := func(rid notify.ID, next uint64) notify.Event {
+		return &notify.Hello{RID: rid, Next: next, Time: fakeNow, DaemonStart: fakeNow, ReaderStart: fakeNow, Version: notify.Version2}
+	}
+	lost := func(first, last, count uint64, atMost bool, why notify.Cause) notify.Event {
+		return &notify.Lost{First: first, Last: last, Count: count, AtMost: atMost, Cause: why, Time: fakeNow}
+	}
+	idle := func(seq uint64) notify.Event { return &notify.Idle{Seq: seq, Time: fakeNow} }
+	end := func(seq uint64) notify.Event {
+		return &notify.End{Seq: seq, Reason: notify.EndRestarting, Time: fakeNow}
+	}
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		events []notify.Event
+		want   string
+	}{
+		{"nothing left out", nil, []notify.Event{start(7, 5), op(5), rd(6), lost(7, 9, 3, false, notify.LostQueue), op(10), idle(10), end(10), start(7, 13), lost(11, 12, 2, false, notify.LostAway), op(13)},
+			"mount 7: next 5; open 5; read 6; lost 3 records (queue) 7-9; open 10; idle 10; end 10; mount 7: next 13; lost 2 records (away) 11-12; open 13; end 13"},
+		{"by replay", []string{"-type", "read"}, []notify.Event{start(7, 5), op(5), rd(6), op(7), rd(8), lost(9, 11, 3, false, notify.LostKernel), op(12), idle(12), rd(13), op(14), end(14)},
+			"mount 7: next 5; read 5; read 6; lost at most 3 records (kernel) 7-9; idle 9; read 10; end 10"},
+		{"all by replay", []string{"-type", "read"}, []notify.Event{start(7, 5), op(5), idle(5), op(6), end(6)}, "mount 7: next 5; idle 4; end 4"},
+		{"by the recorder", nil, []notify.Event{start(7, 5), rd(6), lost(8, 20, 4, false, notify.LostQueue), lost(22, 23, 2, true, notify.LostKernel), rd(30), idle(31), end(32)},
+			"mount 7: next 5; read 5; lost 4 records (queue) 6-9; lost at most 2 records (kernel) 10-11; read 12; idle 12; end 12"},
+		{"over a restart", nil, []notify.Event{start(7, 5), rd(6), rd(8), end(9), start(7, 12), lost(10, 11, 2, true, notify.LostAway), rd(14), end(15)},
+			"mount 7: next 5; read 5; read 6; end 6; mount 7: next 9; lost at most 2 records (away) 7-8; read 9; end 9"},
+		{"a recorder that was killed", nil, []notify.Event{start(7, 5), rd(5), start(7, 8), lost(6, 7, 2, true, notify.LostAway), rd(8), end(8)},
+			"mount 7: next 5; read 5; mount 7: next 8; lost at most 2 records (away) 6-7; read 8; end 8"},
+		{"over a rotation", nil, []notify.Event{start(7, 5), rd(6), rd(8), start(7, 9), rd(10), end(10)},
+			"mount 7: next 5; read 5; read 6; mount 7: next 7; read 7; end 7"},
+		{"another mount", nil, []notify.Event{start(7, 5), rd(8), end(9), start(8, 3), rd(4), end(4)},
+			"mount 7: next 5; read 5; end 5; mount 8: next 3; may have lost any number of records (away+unattended) 0-0; read 3; end 3"},
+		{"an older module", nil, []notify.Event{start(7, 0), idle(0), rd(6), rd(8), end(9), start(7, 0), rd(12), rd(14), end(15)},
+			"mount 7: next 0; idle 0; read 6; read 7; end 7; mount 7: next 0; read 10; read 11; end 11"},
+		{"an uncounted loss", nil, []notify.Event{start(7, 5), rd(6), &notify.Lost{Unknown: true, Cause: notify.LostUnattended, Time: fakeNow}, rd(8), end(8)},
+			"mount 7: next 5; read 5; may have lost any number of records (unattended) 0-0; read 6; end 6"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			streams := 0
+			for _, ev := range tt.events {
+				if _, ok := ev.(*notify.Hello); ok {
+					streams++
+				}
+			}
+			got, status, stderr := followReplay(t, streams, append(tt.args, recordEvents(t, tt.events...))...)
+			if text := strings.Join(got, "; "); status != 0 || text != tt.want || strings.Contains(stderr, "left before") {
+				t.Errorf("exit status %d, %s\ngot  %s\nwant %s", status, stderr, text, tt.want)
+			}
+		})
+	}
+}
+
+// A consumer that leaves before the end is told of, and is its own affair.
+func TestReplayLeft(t *testing.T) {
+	var events []notify.Event
+	for seq := range uint64(5 * maxReplayBatch) {
+		events = append(events, opened(seq+1))
+	}
+	file := recordEvents(t, append([]notify.Event{hello(1)}, events...)...)
+	socket := filepath.Join(shortTempDir(t), notify.SocketName)
+	type result struct {
+		status int
+		stderr string
+	}
+	done := make(chan result)
+	go func() {
+		status, _, stderr := runCommand("replay", "-clients", "2", "-speed", "max", file, socket)
+		done <- result{status, stderr}
+	}()
+	for ev, err := range notify.Follow(t.Context(), socket, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := ev.(*notify.Hello); !ok {
+			continue
+		}
+		// It is one of two. The other reads no more than its queue has room for, until this
+		// one is gone: there is more to be sent then.
+		other, err := (&notify.Dialer{}).DialContext(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			for _, err = other.Next(); err == nil; _, err = other.Next() {
+			}
+			if got := <-done; err != io.EOF || got.status != 0 || !strings.Contains(got.stderr, "left before the end of the stream") {
+				t.Errorf("%v; exit status %d, %s", err, got.status, got.stderr)
+			}
+			other.Close()
+		}()
+		break
 	}
 }
 

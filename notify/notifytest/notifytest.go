@@ -43,6 +43,7 @@ type Daemon struct {
 	changed  *sync.Cond // when clients is
 	hello    notify.Hello
 	refuse   notify.Reason // 0 to accept clients
+	filtered bool          // see Filtered
 	clients  map[*client]bool
 	requests []notify.Request
 }
@@ -102,6 +103,14 @@ func (d *Daemon) Refuse(why notify.Reason) {
 	d.refuse = why
 }
 
+// Filtered says that what is sent was filtered before: of what a client that resumes has
+// missed, nobody knows how much it would have got.
+func (d *Daemon) Filtered() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.filtered = true
+}
+
 // Requests returns what clients have asked for so far, in the order in which they
 // connected.
 func (d *Daemon) Requests() []notify.Request {
@@ -133,6 +142,14 @@ func (d *Daemon) Await(ctx context.Context, n int) error {
 		d.changed.Wait()
 	}
 	return nil
+}
+
+// Clients returns how many clients are connected and have got their hello: fewer than were
+// awaited if some have left.
+func (d *Daemon) Clients() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.greeted()
 }
 
 // greeted returns how many clients have got their hello.
@@ -297,7 +314,7 @@ func (d *Daemon) missed(req *notify.Request, now time.Time) *notify.Lost {
 		return nil
 	}
 	n := next - 1 - from.Seq
-	return &notify.Lost{First: from.Seq + 1, Last: next - 1, Count: n, AtMost: !req.Filter.All(), Cause: notify.LostAway, Time: now}
+	return &notify.Lost{First: from.Seq + 1, Last: next - 1, Count: n, AtMost: d.filtered || !req.Filter.All(), Cause: notify.LostAway, Time: now}
 }
 
 // send sends the events that the client has asked for.

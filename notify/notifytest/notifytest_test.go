@@ -139,6 +139,19 @@ func TestFollow(t *testing.T) {
 	expect(some, "end: scoutfs-notifyd is restarting", "hello 0000000000000007 12", "lost at most 3 records (away)")
 	must(d.Send(open(12, 1)))
 	expect(all, "open 12")
+	expect(some, "open 12")
+	if n := d.Clients(); n != 2 {
+		t.Errorf("%d clients", n)
+	}
+	d.Kill()
+	if n := d.Clients(); n != 0 {
+		t.Errorf("%d clients after a kill", n)
+	}
+	d.Filtered()
+	d.Hello(notify.Hello{RID: 7, Next: 15})
+	must(d.Await(ctx, 2))
+	expect(all, "waiting", "hello 0000000000000007 15", "lost at most 2 records (away)")
+	expect(some, "waiting", "hello 0000000000000007 15", "lost at most 2 records (away)")
 	d.Kill()
 	d.Hello(notify.Hello{RID: 8, Next: 1})
 	must(d.Await(ctx, 2))
