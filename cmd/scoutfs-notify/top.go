@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"math"
+	"sync"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/cmd/scoutfs-notify/screen"
@@ -49,6 +50,8 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	pick := ff.picker()
 	src, err := openSource(ctx, env, "top", mount, options{dialer: dialer(env, f), follow: *follow, paths: *paths, pick: pick})
 	if err != nil {
@@ -63,6 +66,10 @@ func runTop(ctx context.Context, env *environment, args []string) error {
 		env: env, events: src.events, follow: *follow, names: tallyNames(ctx, src.names), mount: mount, interval: interval, count: count,
 		query: tally.Query{By: byNames[by], Order: orderNames[order], Total: *total, Rows: rows},
 	}
+	// The names are in use for as long as it collects, which ends soon: whoever waits for a
+	// name in between waits no longer.
+	defer t.collecting.Wait()
+	defer cancel()
 	live := env.terminal != nil && count == 0 && !*asJSON
 	if src.recorded {
 		series := count > 0 || isSet(flags, "interval")
@@ -126,6 +133,8 @@ type top struct {
 	interval time.Duration
 	count    uint64 // of tables, 0 for no end
 	show     func(v tally.Table, now time.Time) error
+
+	collecting sync.WaitGroup // what uses events and names
 }
 
 // printer prints tables.
@@ -142,11 +151,15 @@ type outcome struct {
 	err error
 }
 
-// collect adds up what comes, until the stream ends. What it returns yields the end once.
-func (t *top) collect(sum *tally.Tally) <-chan outcome {
+// collect adds up what comes, until the stream ends or the context is done. What it returns
+// yields the end once.
+func (t *top) collect(ctx context.Context, sum *tally.Tally) <-chan outcome {
 	ended := make(chan outcome, 1)
-	go func() {
+	t.collecting.Go(func() {
 		for ev, err := range t.events {
+			if ctx.Err() != nil {
+				err = ctx.Err() // there may be many that were received before it was
+			}
 			end, over := ev.(*notify.End)
 			if err != nil || over && !t.follow {
 				ended <- outcome{end, err}
@@ -155,7 +168,7 @@ func (t *top) collect(sum *tally.Tally) <-chan outcome {
 			sum.Add(ev)
 		}
 		ended <- outcome{nil, io.ErrUnexpectedEOF} // it yields the end or an error before
-	}()
+	})
 	return ended
 }
 
@@ -163,7 +176,7 @@ func (t *top) collect(sum *tally.Tally) <-chan outcome {
 // of the stream if it came to that.
 func (t *top) tables(ctx context.Context) (*notify.End, error) {
 	sum := tally.New(t.env.now(), t.names)
-	ended := t.collect(sum)
+	ended := t.collect(ctx, sum)
 	tick := time.NewTicker(t.interval)
 	defer tick.Stop()
 	for n := uint64(0); t.count == 0 || n < t.count; n++ {
@@ -196,7 +209,7 @@ func (t *top) live(ctx context.Context) (*notify.End, error) {
 	defer cancel()
 	over := make(chan outcome, 1)
 	go func() {
-		over <- <-t.collect(sum)
+		over <- <-t.collect(ctx, sum)
 		cancel()
 	}()
 	err := screen.Run(ctx, t.env.terminal, sum, screen.Options{

@@ -332,6 +332,63 @@ func TestTopFollows(t *testing.T) {
 	}
 }
 
+// TestTopStops: when top has had enough of a stream that goes on, nothing uses the names any
+// more, even if one of them takes long, and it ends at once.
+func TestTopStops(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		asked, left := 0, false
+		names := someNames
+		names.Command = func(*notify.Record) string {
+			asked++
+			if slow {
+				<-ctx.Done()
+			}
+			return ""
+		}
+		query := tally.Query{Rows: 9}
+		top := &top{
+			env: &environment{now: time.Now}, names: names, query: query, interval: time.Millisecond, count: 1, show: textTable(io.Discard, "/mnt", query),
+			events: func(yield func(notify.Event, error) bool) {
+				defer func() { left = true }()
+				for pid := uint32(1); yield(read(1, pid, 1, 1), nil); pid++ {
+				}
+			},
+		}
+		if end, err := top.tables(ctx); end != nil || err != nil {
+			t.Errorf("it ends with %v, %v", end, err)
+		}
+		cancel()
+		top.collecting.Wait()
+		if !left || slow && asked != 1 {
+			t.Errorf("slow names %v: after %d names it has left: %v", slow, asked, left)
+		}
+	}
+}
+
+// TestTopBusy: a mount that is busy when top ends is no trouble, which the race detector
+// sees.
+func TestTopBusy(t *testing.T) {
+	socket := fakeDaemon(t, func(c *fakeClient) {
+		for seq := uint64(5); ; {
+			var b []byte
+			for range notify.RingRecords {
+				rec := notify.Record{Seq: seq, TimeNS: uint64(fakeNow.UnixNano()), Ino: seq, PID: 1<<22 + uint32(seq), Type: notify.TypeRead, Length: 1}
+				b, _ = rec.AppendBinary(b)
+				seq++
+			}
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	})
+	for range 3 {
+		if status, _, stderr := runCommand("top", "-once", "-interval", "20ms", "-exclude-comm", "nobody", socket); status != 0 {
+			t.Errorf("exit status %d, %s", status, stderr)
+		}
+	}
+}
+
 // TestTopInterrupt: a signal ends top while it waits.
 func TestTopInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
