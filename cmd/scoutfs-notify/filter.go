@@ -107,6 +107,7 @@ type picker struct {
 	skipComms bool
 	under     []string
 	below     func(ctx context.Context, ino uint64) (bool, error) // in one of under
+	skipped   func(seq uint64)                                    // unless nil, called for what is left out
 
 	// accesses that were left out because it is not known who made them, or where
 	unknownComm, unknownPath uint64
@@ -132,6 +133,9 @@ func (p *picker) pick(ctx context.Context, events iter.Seq2[notify.Event, error]
 			switch ev := ev.(type) {
 			case *notify.Record:
 				if !p.wants(ctx, n, ev) {
+					if p.skipped != nil {
+						p.skipped(ev.Seq)
+					}
 					continue
 				}
 			case *notify.Lost:

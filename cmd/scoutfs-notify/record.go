@@ -66,6 +66,8 @@ func runRecord(ctx context.Context, env *environment, args []string) error {
 		defer cancel()
 	}
 	pick := ff.picker()
+	// The next run is not to take it for missed.
+	pick.skipped = func(seq uint64) { r.w.Skip(seq) }
 	err = r.run(ctx, mount, options{dialer: dialer(env, f), follow: true, paths: *paths, pick: pick}, count)
 	pick.tell(env.stderr, "record")
 	return err

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -406,6 +408,33 @@ func TestRecordFails(t *testing.T) {
 	status, _, stderr := runCommand("record", "-rotate-age", "1ns", path, socket)
 	if status != 66 || !strings.Contains(stderr, "rotate recording "+path+": rename "+path+" ") {
 		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}
+
+// What the recorder leaves out by itself is not missing for its next run.
+func TestRecordSkips(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	socket := filepath.Join(shortTempDir(t), notify.SocketName)
+	again := false
+	rawDaemon(t, socket, func(c *fakeClient) {
+		if again {
+			cancel()
+			return
+		}
+		again = true
+		c.say(hello(5), opened(5), opened(6)) // by nobody who is known, so long ago
+	})
+	env := systemEnvironment()
+	env.stderr = io.Discard
+	status := run(ctx, env, []string{"record", "-comm", "nobody", path, socket})
+	at, err := recording.PlaceOf(path)
+	if want := (notify.Resume{RID: fakeHello.RID, Seq: 6}); status != 0 || err != nil || at != want {
+		t.Errorf("exit status %d, it has come to %+v, %v, want %+v", status, at, err, want)
+	}
+	if events := readRecording(t, path); len(events) != 1 {
+		t.Errorf("it has %+v", events)
 	}
 }
 

@@ -127,6 +127,13 @@ func (w *Writer) Place() notify.Resume {
 	return w.place.Resume
 }
 
+// Skip accounts for the access with a number, which is left out: it is not missing.
+func (w *Writer) Skip(seq uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.place.follow(&notify.Record{Seq: seq})
+}
+
 // Follow has a new recording go on where another one has come to, so that a loss is not
 // forgotten of which that one was not told yet. What it returns is the Hello of the stream
 // that goes on, to be written first: each file says whose it is. It is nil if there was no
