@@ -203,28 +203,28 @@ func TestReplayLeft(t *testing.T) {
 		status, _, stderr := runCommand("replay", "-clients", "2", "-speed", "max", file, socket)
 		done <- result{status, stderr}
 	}()
+	var other *notify.Client
 	for ev, err := range notify.Follow(t.Context(), socket, nil) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := ev.(*notify.Hello); !ok {
-			continue
-		}
-		// It is one of two. The other reads no more than its queue has room for, until this
-		// one is gone: there is more to be sent then.
-		other, err := (&notify.Dialer{}).DialContext(t.Context(), socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			for _, err = other.Next(); err == nil; _, err = other.Next() {
+		if _, ok := ev.(*notify.Hello); ok {
+			if other, err = new(notify.Dialer).DialContext(t.Context(), socket); err != nil {
+				t.Fatal(err)
 			}
-			if got := <-done; err != io.EOF || got.status != 0 || !strings.Contains(got.stderr, "left before the end of the stream") {
-				t.Errorf("%v; exit status %d, %s", err, got.status, got.stderr)
-			}
-			other.Close()
-		}()
-		break
+			defer other.Close()
+		}
+		if _, ok := ev.(*notify.Record); ok {
+			break // both are there; this one leaves
+		}
+	}
+	// More is to be sent then: no more was than the queue of the other has room for.
+	var err error
+	for err == nil {
+		_, err = other.Next()
+	}
+	if got := <-done; err != io.EOF || got.status != 0 || !strings.Contains(got.stderr, "left before the end of the stream") {
+		t.Errorf("%v; exit status %d, %s", err, got.status, got.stderr)
 	}
 }
 

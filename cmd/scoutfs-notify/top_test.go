@@ -360,7 +360,7 @@ func TestTopStops(t *testing.T) {
 		}
 		cancel()
 		top.collecting.Wait()
-		if !left || slow && asked != 1 {
+		if !left || slow && asked > 1 {
 			t.Errorf("slow names %v: after %d names it has left: %v", slow, asked, left)
 		}
 	}
