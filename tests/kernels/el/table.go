@@ -165,6 +165,20 @@ func (o *options) row(ctx context.Context, wanted []string, m *module) (row, err
 	return r, nil
 }
 
+// reasons returns a line for each thing that was skipped in a check of a row, or for what
+// failed.
+func (c cell) reasons(check string, r row) []string {
+	head := check + " skipped: "
+	if c.failed {
+		head = fmt.Sprintf("%s of %s on %s: %s: ", check, r.release, r.kernel, c.text)
+	}
+	var lines []string
+	for _, why := range c.why {
+		lines = append(lines, head+why)
+	}
+	return lines
+}
+
 // printTable prints the rows, and below them what was skipped and what failed, each line of
 // it once. It returns an error if a check failed.
 func printTable(out io.Writer, rows []row) error {
@@ -180,11 +194,7 @@ func printTable(out io.Writer, rows []row) error {
 		fmt.Fprintf(w, "%s\t%s", r.kernel, r.release)
 		for i, c := range r.cells {
 			fmt.Fprintf(w, "\t%s", c.text)
-			for _, why := range c.why {
-				reason := fmt.Sprintf("%s skipped: %s", checks[i].name, why)
-				if c.failed {
-					reason = fmt.Sprintf("%s of %s on %s: %s: %s", checks[i].name, r.release, r.kernel, c.text, why)
-				}
+			for _, reason := range c.reasons(checks[i].name, r) {
 				if !slices.Contains(reasons, reason) {
 					reasons = append(reasons, reason)
 				}
