@@ -103,7 +103,7 @@ func (s *Store) compact() {
 			}
 			if err := s.run(&j); err != nil {
 				if !errors.Is(err, context.Canceled) {
-					s.mergeFail.Store(&err)
+					s.failed.Store(&err)
 				}
 				return
 			}
@@ -143,9 +143,10 @@ func (s *Store) run(j *job) error {
 		return err
 	}
 	s.point("merge")
-	for _, g := range j.from {
-		os.Remove(segmentPath(s.dir, g.ID)) // the next start tries again
-		s.point("removal of a segment")
+	old := make([]string, len(j.from))
+	for i, g := range j.from {
+		old[i] = segmentPath(s.dir, g.ID)
 	}
+	s.discard(old)
 	return d.done()
 }

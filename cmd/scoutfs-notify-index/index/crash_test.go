@@ -29,6 +29,8 @@ type crashes struct {
 	states []string // after each write
 	points map[string]int
 	copies string // folder
+	synced []byte // the manifest that a loss of power leaves at least
+	failed int    // syncs of the folder
 }
 
 func (c *crashes) state(s *Store) string {
@@ -86,6 +88,38 @@ func (c *crashes) write() {
 	}
 }
 
+var errSync = errors.New("the folder cannot be synced")
+
+// sync makes names last, or fails to at times: then what was renamed is there all the same,
+// until the machine ends.
+func (c *crashes) sync(dir string) error {
+	if c.rnd.IntN(4) == 0 {
+		c.failed++
+		return errSync
+	}
+	b, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if err != nil {
+		c.t.Error(err)
+	}
+	c.synced = b
+	return syncDir(dir)
+}
+
+// flush flushes and merges. What fails is that the folder cannot be synced, if anything does.
+func (c *crashes) flush() {
+	c.t.Helper()
+	if err := c.s.flush(); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := c.s.endFlush(<-c.s.flushed); err != nil && !errors.Is(err, errSync) {
+		c.t.Fatal(err)
+	}
+	c.s.mergers.Wait()
+	if err := c.s.failure(); err != nil && !errors.Is(err, errSync) {
+		c.t.Fatal(err)
+	}
+}
+
 // point is called after each change on disk.
 func (c *crashes) point(what string) {
 	c.points[what]++
@@ -98,8 +132,12 @@ func (c *crashes) point(what string) {
 		c.compare(what, s)
 		s.release()
 	}
-	// What was not written to disk yet is lost with the machine, in any of the journals.
+	// What was not written to disk yet is lost with the machine, in any of the journals, and
+	// so may be the last manifests.
 	s := c.restart(what, func(name string, b []byte) []byte {
+		if name == manifestName && c.rnd.IntN(2) == 0 {
+			return c.synced
+		}
 		if !strings.HasPrefix(name, "journal-") || c.rnd.IntN(2) == 0 {
 			return b
 		}
@@ -188,7 +226,8 @@ func (c *crashes) restart(what string, cut func(name string, b []byte) []byte) *
 
 // Wherever the process is killed, between any two changes on disk of flushes and merges, a
 // start goes on with exactly what was written; and with what was written at some earlier
-// time, if the machine ends and only a part is on disk.
+// time, if the machine ends and only a part is on disk. So it is where a manifest was
+// replaced and the folder could not be synced.
 func TestCrashPoints(t *testing.T) {
 	t.Parallel()
 	dir := memoryDir(t)
@@ -200,20 +239,28 @@ func TestCrashPoints(t *testing.T) {
 		points: make(map[string]int), copies: filepath.Join(filepath.Dir(dir), "copy"),
 	}
 	c.states = append(c.states, c.state(s))
-	s.changed = c.point
-	for range 20 {
+	var err error
+	if c.synced, err = os.ReadFile(filepath.Join(dir, manifestName)); err != nil {
+		t.Fatal(err)
+	}
+	s.changed, s.syncDir = c.point, c.sync
+	for range 30 {
 		c.write()
-		mustFlush(t, s)
+		c.flush()
 		*now = now.Add(13 * time.Minute)
 		if t.Failed() {
 			break
 		}
 	}
-	s.changed = nil
+	s.changed, s.syncDir = nil, syncDir
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%v", c.points)
+	if s := c.restart("end", nil); s != nil {
+		c.compare("end", s)
+		s.release()
+	}
+	t.Logf("%v, %d syncs failed", c.points, c.failed)
 	if len(c.points) != 8 && !t.Failed() {
 		t.Errorf("it was at %d kinds of points only: %v", len(c.points), c.points)
 	}

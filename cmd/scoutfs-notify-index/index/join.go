@@ -45,7 +45,10 @@ func Merge(dir string, views []*View) (entries uint64, err error) {
 		m.Segments = append(m.Segments, s)
 		entries += s.Entries
 	}
-	return entries, m.write(dir)
+	if err := m.write(dir); err != nil {
+		return 0, err
+	}
+	return entries, syncDir(dir)
 }
 
 // stretch is what several stores have of one stretch of time.

@@ -121,18 +121,20 @@ func readManifest(dir string, fsid notify.ID) (*manifest, error) {
 	return &m, nil
 }
 
-// write replaces the store's manifest. An error leaves the old one.
+// write replaces the store's manifest. An error leaves the old one. Without one the new one
+// counts, although only [syncDir] makes that last.
 func (m *manifest) write(dir string) error {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
 	b := fmt.Appendf(nil, manifestHead, crc32.Checksum(body, castagnoli))
-	return replaceFile(filepath.Join(dir, manifestName), append(b, body...), true)
+	return replaceFile(filepath.Join(dir, manifestName), append(b, body...))
 }
 
-// replaceFile replaces a file, as a whole or not at all. sync makes it last.
-func replaceFile(path string, b []byte, sync bool) (err error) {
+// replaceFile replaces a file, as a whole or not at all. That the folder is not synced is
+// not its business: what fails after the rename has not left the old file.
+func replaceFile(path string, b []byte) (err error) {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -144,16 +146,13 @@ func replaceFile(path string, b []byte, sync bool) (err error) {
 		}
 	}()
 	_, err = f.Write(b)
-	if err == nil && sync {
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(tmp, path); err != nil || !sync {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return os.Rename(tmp, path)
 }
 
 // syncDir makes the names in a folder last.
@@ -165,11 +164,15 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// openSegments opens segments, oldest first. The caller closes what it gets, also when
-// there is an error.
+// openSegments opens segments that a manifest names, oldest first. The caller closes what
+// it gets, also when there is an error.
 func openSegments(dir string, fsid notify.ID, list []Segment) (readers []*segmentReader, err error) {
 	for _, s := range list {
-		r, err := openSegment(segmentPath(dir, s.ID), fsid)
+		path := segmentPath(dir, s.ID)
+		r, err := openSegment(path, fsid)
+		if errors.Is(err, os.ErrNotExist) {
+			err = damaged(path, "it is missing, and the manifest names it")
+		}
 		if err != nil {
 			return readers, err
 		}

@@ -74,14 +74,17 @@ type Store struct {
 
 	mu       sync.Mutex // protects the manifest, in memory and on disk
 	manifest manifest
+	old      []string // files that only manifests before it name
 
-	ctx       context.Context // ends the merging of segments
-	cancel    context.CancelFunc
-	merging   sync.Mutex // held by whoever merges segments
-	mergers   sync.WaitGroup
-	mergeFail atomic.Pointer[error]
+	ctx     context.Context // ends the merging of segments
+	cancel  context.CancelFunc
+	merging sync.Mutex // held by whoever merges segments
+	mergers sync.WaitGroup
+	failed  atomic.Pointer[error] // the last of what failed in the background
 
-	changed func(what string) // for tests: called after each change on disk
+	// For tests.
+	changed func(what string)      // called after each change on disk
+	syncDir func(dir string) error // makes the names in a folder last
 }
 
 // point is one at which a process can be killed.
@@ -103,7 +106,7 @@ func Open(dir string, fsid notify.ID, limits Limits) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, fsid: fsid, limits: limits, lock: lock, now: time.Now, flushed: make(chan error, 1)}
+	s := &Store{dir: dir, fsid: fsid, limits: limits, lock: lock, now: time.Now, flushed: make(chan error, 1), syncDir: syncDir}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
 		s.release()
@@ -160,7 +163,10 @@ func (s *Store) create() (*manifest, error) {
 		}
 	}
 	m := &manifest{Version: Version, FSID: s.fsid, Next: 2, Journal: 1, Nodes: make([]Node, 1)}
-	return m, m.write(s.dir)
+	if err := m.write(s.dir); err != nil {
+		return nil, err
+	}
+	return m, s.syncDir(s.dir)
 }
 
 // check opens each segment, which finds those that are missing or cut off, and deletes
@@ -306,10 +312,7 @@ func (s *Store) Look(n Notice) error {
 // has failed since it was called last; it will be tried again. To be called at least
 // every few seconds.
 func (s *Store) Maintain() error {
-	var failed error
-	if e := s.mergeFail.Swap(nil); e != nil {
-		failed = *e
-	}
+	failed := s.failure()
 	if s.frozen != nil {
 		select {
 		case err := <-s.flushed:
@@ -327,6 +330,14 @@ func (s *Store) Maintain() error {
 		return failed
 	}
 	return errors.Join(s.flush(), failed)
+}
+
+// failure returns what has failed in the background since it was called last.
+func (s *Store) failure() error {
+	if e := s.failed.Swap(nil); e != nil {
+		return *e
+	}
+	return nil
 }
 
 // flush starts to make what was written last.
@@ -348,7 +359,10 @@ func (s *Store) flush() error {
 	node := s.log.node.clone()
 	go func() {
 		err := s.writeFlush(frozen.sorted(), node, next, MillisOf(start).hours())
-		s.flushed <- errors.Join(err, old.Close())
+		if e := old.Close(); err != nil { // otherwise it was of no use any more
+			err = errors.Join(err, e)
+		}
+		s.flushed <- err
 	}()
 	return nil
 }
@@ -398,13 +412,14 @@ func (s *Store) writeFlush(entries []Entry, node Node, next uint64, hour int64) 
 		return err
 	}
 	s.point("manifest")
+	var old []string
 	if seg.Entries == 0 {
-		os.Remove(segmentPath(s.dir, seg.ID))
+		old = append(old, segmentPath(s.dir, seg.ID))
 	}
 	for id := before; id < next; id++ {
-		os.Remove(journalPath(s.dir, id)) // the next start tries again
-		s.point("removal")
+		old = append(old, journalPath(s.dir, id))
 	}
+	s.discard(old)
 	return nil
 }
 
@@ -421,7 +436,7 @@ func (s *Store) writeSegment(sources []source, keep func(*Entry) bool) (Segment,
 	}
 	seg, err := w.finish()
 	if err == nil {
-		err = syncDir(s.dir)
+		err = s.syncDir(s.dir)
 	}
 	if err != nil {
 		os.Remove(segmentPath(s.dir, id))
@@ -431,7 +446,9 @@ func (s *Store) writeSegment(sources []source, keep func(*Entry) bool) (Segment,
 	return seg, nil
 }
 
-// commit replaces the manifest by one that change has changed.
+// commit replaces the manifest by one that change has changed. An error means that it has
+// not, and that a start would find the old one: what the new one names can go. Otherwise the
+// new one is what a start finds, and nothing that it names may go any more.
 func (s *Store) commit(change func(m *manifest)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -444,6 +461,29 @@ func (s *Store) commit(change func(m *manifest)) error {
 	}
 	s.manifest = m
 	return nil
+}
+
+// discard removes files that the manifest does not name any more, after it has made that
+// last: a loss of power brings back a manifest that names them otherwise. While that fails
+// they stay, until it works with the next commit, or the next start removes them.
+func (s *Store) discard(paths []string) {
+	s.mu.Lock()
+	old := append(s.old, paths...)
+	s.old = nil // what others add is of a manifest that the sync may be too early for
+	s.mu.Unlock()
+	if err := s.syncDir(s.dir); err != nil {
+		s.mu.Lock()
+		s.old = append(s.old, old...)
+		s.mu.Unlock()
+		err = fmt.Errorf("sync the folder of the store, which keeps %d files that it does not need until that works: %w", len(old), err)
+		s.failed.Store(&err)
+		return
+	}
+	s.point("sync")
+	for _, path := range old {
+		os.Remove(path) // the next start tries again
+		s.point("removal")
+	}
 }
 
 func (s *Store) takeNumber() uint64 {
@@ -461,8 +501,8 @@ func (s *Store) Segments() []Segment {
 	return slices.Clone(s.manifest.Segments)
 }
 
-// Close flushes and ends the store. After an error what was written is in the journal
-// still.
+// Close flushes and ends the store. Whatever error it returns, what was written is in the
+// store.
 func (s *Store) Close() error {
 	var err error
 	if s.frozen != nil {
@@ -477,7 +517,7 @@ func (s *Store) Close() error {
 		}
 	}
 	s.release()
-	return err
+	return errors.Join(err, s.failure())
 }
 
 // Abandon ends the store as the end of the process does: without a flush.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func TestRefused(t *testing.T) {
 			edit(t, filepath.Join(dir, manifestName), func([]byte) []byte { return nil })
 		}, ErrDamaged, true},
 		{"no manifest", func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, manifestName)) }, ErrDamaged, true},
-		{"no segment", func(t *testing.T, dir string) { os.Remove(segment(t, dir)) }, os.ErrNotExist, true},
+		{"no segment", func(t *testing.T, dir string) { os.Remove(segment(t, dir)) }, ErrDamaged, true},
 		{"segment cut off", func(t *testing.T, dir string) {
 			edit(t, segment(t, dir), func(b []byte) []byte { return b[:len(b)-1] })
 		}, ErrDamaged, true},
@@ -347,6 +348,79 @@ func TestFlushFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("after the next flush")
+}
+
+// A manifest that was replaced counts, whether the folder can be synced or not: what it names
+// stays, and so does what the one before names, which a loss of power may bring back. When
+// the folder can be synced again, the rest goes.
+func TestSyncFails(t *testing.T) {
+	for _, merge := range []bool{false, true} {
+		t.Run(map[bool]string{false: "flush", true: "merge"}[merge], func(t *testing.T) {
+			dir := memoryDir(t)
+			s, now := testStore(t, dir, Limits{})
+			mustWrite(t, s, hello(testStart), opened(1, 7, testStart+5))
+			if merge { // of the first hour, when the second is flushed
+				mustFlush(t, s)
+				*now = now.Add(90 * time.Minute)
+			}
+			mustWrite(t, s, opened(2, 8, testStart+6))
+			read := func() []byte {
+				b, err := os.ReadFile(filepath.Join(dir, manifestName))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			before, fails := read(), false
+			s.changed = func(what string) { fails = fails || what == "manifest" && !merge || what == "merge" }
+			s.syncDir = func(dir string) error {
+				if fails {
+					return errSync
+				}
+				before = read()
+				return syncDir(dir)
+			}
+			mustFlush(t, s)
+			if err := s.Maintain(); !errors.Is(err, errSync) {
+				t.Errorf("told: %v", err)
+			}
+			s.changed, s.syncDir = nil, syncDir
+			mustWrite(t, s, opened(3, 8, testStart+7))
+
+			check := func(when, dir string) {
+				t.Helper()
+				if got := inodes(t, dir); !maps.Equal(got, map[uint64]uint64{7: 1, 8: 2}) {
+					t.Errorf("%s: opens by inode %v", when, got)
+				}
+			}
+			check("after the failure", dir)
+			for _, name := range []string{"killed", "power lost"} {
+				kept := memoryDir(t)
+				if err := os.CopyFS(kept, os.DirFS(dir)); err != nil {
+					t.Fatal(err)
+				}
+				if name == "power lost" {
+					if err := os.WriteFile(filepath.Join(kept, manifestName), before, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				again, err := Open(kept, testFSID, Limits{})
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				check(name, kept)
+				again.release()
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			check("at the end", dir)
+			files, err := filepath.Glob(filepath.Join(dir, "*-*"))
+			if want := len(s.Segments()) + 1; err != nil || len(files) != want { // and a journal
+				t.Errorf("%d files are left of %d: %v", len(files), want, files)
+			}
+		})
+	}
 }
 
 // What comes after days without an event is not of the hour of the last flush.

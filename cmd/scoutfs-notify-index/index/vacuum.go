@@ -68,10 +68,9 @@ func Vacuum(v *View, walk Walk, exists func(ino uint64) (bool, error)) (inodes, 
 		return inodes, 0, err
 	}
 	if _, err = w.finish(); err == nil {
+		// The folder is not synced: whatever that said, the list is there from now on, and
+		// one that a loss of power takes costs nothing but the next vacuum.
 		err = os.Rename(tmp, path)
-	}
-	if err == nil {
-		err = syncDir(v.Dir)
 	}
 	if err != nil {
 		os.Remove(tmp)

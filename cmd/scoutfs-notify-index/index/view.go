@@ -66,7 +66,12 @@ func openView(dir string, fsid notify.ID) (*View, error) {
 
 // load opens what a manifest names, if the store is still as that says afterwards.
 func (v *View) load(m *manifest) (err error) {
-	if v.readers, err = openSegments(v.Dir, m.FSID, m.Segments); err != nil {
+	v.readers, err = openSegments(v.Dir, m.FSID, m.Segments)
+	if err != nil {
+		// A merge may have removed it since, and the manifest not name it any more.
+		if e := unmoved(v.Dir, m); e != nil {
+			return e
+		}
 		return err
 	}
 	if !m.Merged {
@@ -80,7 +85,13 @@ func (v *View) load(m *manifest) (err error) {
 		}
 		v.Nodes[0], v.recent = l.node, l.table.sorted()
 	}
-	after, err := readManifest(v.Dir, m.FSID)
+	return unmoved(v.Dir, m)
+}
+
+// unmoved tells whether a store still has the files that a manifest of it names; the error is
+// errMoved if not.
+func unmoved(dir string, m *manifest) error {
+	after, err := readManifest(dir, m.FSID)
 	if err != nil {
 		return err
 	}
