@@ -28,11 +28,31 @@ type job struct {
 	into Segment   // Span, Tier and Hour
 }
 
+// times are what a merge goes by.
+type times struct {
+	now    Millis // as the clock shows it
+	steady Millis // not later than that, and not moved by a clock that is set: see Clock.Ahead
+	node   Node   // the steps of its clock
+}
+
+// times is for the goroutine that writes.
+func (s *Store) times() times {
+	now := s.now()
+	t := times{now: MillisOf(now), node: s.log.node.clone()}
+	t.steady = t.now
+	if !s.looked.IsZero() {
+		// The clock may have been set since. What has passed is told by another.
+		t.steady = min(t.now, s.shown.plus(now.Sub(s.looked)))
+	}
+	t.steady = t.steady.plus(-max(0, t.node.Clock.ahead(t.steady)))
+	return t
+}
+
 // plan returns the merge that is due, if one is.
-func plan(segments []Segment, now Millis, l *Limits) (job, bool) {
+func plan(segments []Segment, t *times, l *Limits) (job, bool) {
 	groups := make(map[Segment][]Segment) // by what they would become
 	for _, s := range segments {
-		if into, ok := target(&s, now, l); ok {
+		if into, ok := target(&s, t, l); ok {
 			groups[into] = append(groups[into], s)
 		}
 	}
@@ -64,19 +84,21 @@ func plan(segments []Segment, now Millis, l *Limits) (job, bool) {
 }
 
 // target returns the span, tier and hour of the segment into which one is to be merged.
-func target(s *Segment, now Millis, l *Limits) (into Segment, ok bool) {
-	age := func(hours int64) time.Duration {
-		return time.Duration(int64(now)-(s.Hour+hours)*time.Hour.Milliseconds()) * time.Millisecond
+// Below an hour nothing is told apart by time, so the clock will do; what would be lost for
+// good waits for the steady one.
+func target(s *Segment, t *times, l *Limits) (into Segment, ok bool) {
+	age := func(now Millis, hours int64) time.Duration {
+		return now.minus(Millis((s.Hour + hours) * time.Hour.Milliseconds()))
 	}
 	day := s.Hour - s.Hour%hoursPerDay
 	switch {
-	case s.Span == SpanFlush && age(1) < grace:
+	case s.Span == SpanFlush && age(t.now, 1) < grace:
 		return Segment{Tier: s.Tier + 1, Hour: s.Hour}, true
 	case s.Span == SpanFlush:
 		return Segment{Span: SpanHour, Hour: s.Hour}, true
-	case s.Span == SpanHour && age(hoursPerDay) > l.Hours:
+	case s.Span == SpanHour && age(t.steady, hoursPerDay) > l.Hours:
 		return Segment{Span: SpanDay, Hour: day}, true
-	case s.Span == SpanDay && age(hoursPerDay) > l.Days:
+	case s.Span == SpanDay && age(t.steady, hoursPerDay) > l.Days:
 		return Segment{Span: SpanAll}, true
 	}
 	return Segment{}, false
@@ -87,21 +109,21 @@ func (s *Store) compact() {
 	if !s.merging.TryLock() {
 		return // it is under way
 	}
-	ctx := s.ctx
+	ctx, t := s.ctx, s.times()
 	s.mergers.Add(1)
 	go func() {
 		defer s.mergers.Done()
 		defer s.merging.Unlock()
 		for ctx.Err() == nil {
 			segments := s.Segments()
-			j, ok := plan(segments, MillisOf(s.now()), &s.limits)
+			j, ok := plan(segments, &t, &s.limits)
 			if !ok {
 				j, ok = s.planVacuum(segments)
 			}
 			if !ok {
 				return
 			}
-			if err := s.run(&j); err != nil {
+			if err := s.run(&j, &t); err != nil {
 				if !errors.Is(err, context.Canceled) {
 					s.failed.Store(&err)
 				}
@@ -112,7 +134,7 @@ func (s *Store) compact() {
 }
 
 // run merges segments and replaces them by the result.
-func (s *Store) run(j *job) error {
+func (s *Store) run(j *job, t *times) error {
 	readers, err := openSegments(s.dir, s.fsid, j.from)
 	defer closeAll(readers)
 	if err != nil {
@@ -122,7 +144,7 @@ func (s *Store) run(j *job) error {
 	for i, r := range readers {
 		sources[i] = r
 	}
-	d, err := s.newDropper(j.into.Span)
+	d, err := s.newDropper(j.into.Span, t)
 	if err != nil {
 		return err
 	}
@@ -136,7 +158,7 @@ func (s *Store) run(j *job) error {
 	merged := func(g Segment) bool { return slices.ContainsFunc(j.from, func(f Segment) bool { return f.ID == g.ID }) }
 	err = s.commit(func(m *manifest) {
 		m.Segments = append(slices.DeleteFunc(m.Segments, merged), seg)
-		d.note(m, MillisOf(s.now()))
+		d.note(m, t.now)
 	})
 	if err != nil {
 		os.Remove(segmentPath(s.dir, seg.ID))

@@ -429,7 +429,7 @@ func (h *history) happen() {
 }
 
 // skews are how far a clock can be wrong.
-var skews = []Millis{0, -10 * day, 10 * day}
+var skews = []Millis{0, -10 * day, 10 * day, -5 * day}
 
 func (h *history) setClock(skew Millis) {
 	h.note("%v the clock is set to %v", h.clock(), h.now+skew)

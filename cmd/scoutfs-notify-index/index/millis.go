@@ -33,3 +33,10 @@ func (m Millis) String() string {
 func (m Millis) hours() int64 { return int64(m) / time.Hour.Milliseconds() }
 
 func (m Millis) plus(d time.Duration) Millis { return m + Millis(d.Milliseconds()) }
+
+// minus returns how much later it is than another time, as far as that can be said: times in
+// a stream can be anything.
+func (m Millis) minus(o Millis) time.Duration {
+	const most = Millis(math.MaxInt64 / 4 / time.Millisecond)
+	return time.Duration(min(max(m-o, -most), most)) * time.Millisecond
+}

@@ -3,6 +3,8 @@
 package index
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
@@ -96,6 +98,22 @@ type Clock struct {
 	Boot   string        `json:"boot"`
 	Offset time.Duration `json:"offset_ns"`
 	Epoch  Millis        `json:"epoch"` // when it was last set, or the machine started
+
+	// Ahead is how far it was then ahead of one that nobody sets, and that stands while
+	// the machine is off: by as much it may be wrong.
+	Ahead time.Duration `json:"ahead_ns,omitempty"`
+}
+
+// believed is how long after it was set, or the machine started, a clock is taken to be right.
+const believed = 24 * time.Hour
+
+// ahead returns how far a clock that shows now may be ahead. It is less than 0 if it may be
+// behind.
+func (c *Clock) ahead(now Millis) time.Duration {
+	if now >= c.Epoch.plus(believed) {
+		return 0
+	}
+	return c.Ahead
 }
 
 // slack is how far times of accesses may be out of the order of the stream, because each
@@ -232,22 +250,40 @@ func (n *Node) tick(boot string, offset time.Duration, now Millis) {
 	by := offset - c.Offset
 	switch {
 	case c.Boot != boot:
-		*c = Clock{Boot: boot, Offset: offset, Epoch: now}
+		var ahead time.Duration
+		if c.Boot != "" && n.Told > 0 {
+			ahead = now.minus(n.Told.plus(-c.ahead(n.Told)))
+		}
+		*c = Clock{Boot: boot, Offset: offset, Epoch: now, Ahead: ahead}
 	case by >= stepMin || by <= -stepMin:
-		n.Steps = append(n.Steps, Step{From: c.Epoch, To: now.plus(-by), By: by})
-		*c = Clock{Boot: boot, Offset: offset, Epoch: now}
+		before := now.plus(-by)
+		n.Steps = append(n.Steps, Step{From: c.Epoch, To: before, By: by})
+		*c = Clock{Boot: boot, Offset: offset, Epoch: now, Ahead: c.ahead(before) + by}
 	default:
 		c.Offset = offset // it was slewed
 	}
+}
+
+// behind returns how far the clock was behind before a step: by that, and by the steps that
+// followed in the same run of the machine. Where it was set ahead and back that is nothing.
+func (n *Node) behind(i int) time.Duration {
+	by := n.Steps[i].By
+	for i++; i < len(n.Steps) && n.Steps[i].From == n.Steps[i-1].To.plus(n.Steps[i-1].By); i++ {
+		by += n.Steps[i].By
+	}
+	return by
 }
 
 // latest returns when an access can have been at the latest that was recorded at t: the
 // clock may have been behind then.
 func (n *Node) latest(t Millis) Millis {
 	out := t
-	for _, s := range n.Steps {
-		if s.By > 0 && s.From-slack <= t && t <= s.To+slack {
-			out = max(out, t.plus(s.By)+slack)
+	for i, s := range n.Steps {
+		if s.From-slack > t || t > s.To+slack {
+			continue
+		}
+		if by := n.behind(i); by >= stepMin { // less may be of reading two clocks
+			out = max(out, t.plus(by)+slack)
 		}
 	}
 	return out
@@ -257,25 +293,33 @@ func (n *Node) latest(t Millis) Millis {
 // behind in a part of it.
 func (n *Node) end(g *Gap) Millis {
 	out := g.To
-	for _, s := range n.Steps {
-		if s.By > 0 && s.From-slack <= g.To && g.From <= s.To+slack {
-			out = max(out, min(g.To, s.To+slack).plus(s.By)+slack)
+	for i, s := range n.Steps {
+		if s.From-slack > g.To || g.From > s.To+slack {
+			continue
+		}
+		if by := n.behind(i); by >= stepMin { // less may be of reading two clocks
+			out = max(out, min(g.To, s.To+slack).plus(by)+slack)
 		}
 	}
 	return out
 }
 
-// sample adds a sample. Of old ones a few are enough.
+// sample adds a sample. Of old ones a few are enough. One of a clock that was ahead says
+// little, and nothing wrong, so it stays, and those that come after it go before it.
 func (n *Node) sample(s Sample) {
 	const fresh, apart = 8 * 24 * time.Hour, 24 * time.Hour
-	if i := len(n.Samples) - 1; i >= 0 && n.Samples[i].Time >= s.Time {
-		// The clock was set back. What was committed by then is known for now, too.
+	at, found := slices.BinarySearchFunc(n.Samples, s.Time, func(o Sample, t Millis) int { return cmp.Compare(o.Time, t) })
+	if found {
+		n.Samples[at].Seq = max(n.Samples[at].Seq, s.Seq)
 		return
 	}
-	n.Samples = append(n.Samples, s)
+	if at < len(n.Samples) && n.Clock.ahead(s.Time) <= -stepMin {
+		return // it is this clock that is behind, and too much would be old
+	}
+	n.Samples = slices.Insert(n.Samples, at, s)
 	thin := n.Samples[:0]
-	for i, old := range n.Samples {
-		if k := len(thin); k > 0 && i < len(n.Samples)-1 && old.Time < s.Time.plus(-fresh) && old.Time < thin[k-1].Time.plus(apart) {
+	for _, old := range n.Samples {
+		if k := len(thin); k > 0 && old.Time < s.Time.plus(-fresh) && old.Time < thin[k-1].Time.plus(apart) {
 			continue
 		}
 		thin = append(thin, old)
@@ -305,13 +349,11 @@ func (n *Node) forget(t Millis) {
 			gaps = append(gaps, g)
 		}
 	}
-	steps := n.Steps[:0:0]
-	for _, s := range n.Steps {
-		if s.To.plus(s.By) >= t {
-			steps = append(steps, s)
-		}
+	n.Gaps = gaps
+	// Only the first ones: later ones add up.
+	for len(n.Steps) > 0 && n.Steps[0].To.plus(n.Steps[0].By) < t && n.Steps[0].To.plus(n.behind(0)) < t {
+		n.Steps = n.Steps[1:]
 	}
-	n.Gaps, n.Steps = gaps, steps
 }
 
 // since returns the gaps that may be later than t, and how many accesses were counted as

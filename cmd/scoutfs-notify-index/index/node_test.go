@@ -3,6 +3,7 @@
 package index
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -51,7 +52,7 @@ func TestClockSteps(t *testing.T) {
 		recorded, atLeast, atMost Millis
 	}{
 		{testStart + hour, testStart + hour, testStart + hour},
-		{5000, testStart + 9*day, testStart + 9*day + minute},
+		{5000, testStart + 7*day, testStart + 7*day + minute},
 		{testStart + 9*day + 20_000, testStart + 9*day + 20_000, testStart + 9*day + 20_000},
 		{testStart + 7*day + 40_000, testStart + 7*day + 40_000, testStart + 7*day + 40_000},
 	} {
@@ -63,8 +64,8 @@ func TestClockSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Inode 2 is not cold, although its time is of 1970.
-	cold := coldOf(t, []*View{view(t, dir)}, testStart+8*day, 1, 2, 3, 4, 5)
-	if want := []uint64{1, 4, 5}; !slices.Equal(cold, want) {
+	cold := coldOf(t, []*View{view(t, dir)}, testStart+7*day, 1, 2, 3, 4, 5)
+	if want := []uint64{1, 5}; !slices.Equal(cold, want) {
 		t.Errorf("cold: %v, not %v", cold, want)
 	}
 }
@@ -236,6 +237,142 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// A clock that was set, or a machine that was started, is believed after a day: until then
+// nothing is forgotten for it, and no count is made coarser.
+func TestKeepClock(t *testing.T) {
+	const keep = 90
+	type step struct {
+		boot  string
+		skew  Millis // of the clock from then on
+		after Millis // how long until the next flush
+	}
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		kept  bool
+	}{
+		{"runs on", []step{{"a", 0, 20 * day}}, true},
+		{"runs on for longer", []step{{"a", 0, 100 * day}}, false},
+		{"ahead for an hour", []step{{"a", 365 * day, hour}, {"a", 0, hour}}, true},
+		{"ahead twice", []step{{"a", 200 * day, hour}, {"a", 400 * day, 23 * hour}, {"a", 0, hour}}, true},
+		{"ahead for two days", []step{{"a", 365 * day, 48 * hour}, {"a", 0, hour}}, false},
+		{"ahead, and started again", []step{{"a", 365 * day, hour}, {"b", 365 * day, hour}, {"c", 0, 20 * day}}, true},
+		{"ahead at a start", []step{{"b", 365 * day, hour}, {"b", 0, 20 * day}}, true},
+		{"behind at each start", []step{{"b", -testStart, hour}, {"b", 0, hour}, {"c", -testStart, hour}, {"c", 365 * day, 22 * hour}}, true},
+		{"behind at a start, and right", []step{{"b", -testStart, hour}, {"b", 0, 100 * day}}, false},
+		{"off for long", []step{{"b", 100 * day, hour}}, true},
+		{"off for long, and on for a day", []step{{"b", 100 * day, 25 * hour}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := memoryDir(t)
+			s, clock := testStore(t, dir, Limits{Keep: keep * 24 * time.Hour})
+			defer s.release()
+			at, seq := testStart, uint64(0)
+			set := func(boot string, skew Millis) {
+				*clock = (at + skew).Time()
+				if err := s.Look(Notice{Boot: boot, Offset: time.Duration(skew) * time.Millisecond, Now: at + skew}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			access := func(ino uint64) {
+				seq++
+				mustWrite(t, s, opened(seq, ino, MillisOf(*clock)))
+				mustFlush(t, s)
+			}
+			set("a", 0)
+			mustWrite(t, s, hello(at))
+			access(1)
+			for _, st := range tt.steps {
+				set(st.boot, st.skew)
+				access(2)
+				at += st.after
+				*clock = clock.Add(time.Duration(st.after) * time.Millisecond)
+				access(3)
+			}
+			v := view(t, dir)
+			_, found, err := Find([]*View{v}, 1)
+			if kept := v.Nodes[0].Since <= testStart+1; err != nil || kept != tt.kept || tt.kept && !found {
+				t.Errorf("inode 1 is there: %v; observed since %v: %v", found, v.Nodes[0].Since, err)
+			}
+			coarse := slices.ContainsFunc(v.Segments(), func(g Segment) bool { return g.Span == SpanAll && g.Last >= testStart })
+			if coarse && tt.kept && at-testStart < 10*day {
+				t.Errorf("after %v counts are not told apart any more: %+v", (at - testStart).minus(0), v.Segments())
+			}
+		})
+	}
+}
+
+// A clock that is set several times was behind by all of it, and one that was set ahead and
+// back was not.
+func TestClockSums(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		steps []Millis // one an hour; 0 is the machine's start
+		want  []Millis // how far each hour's times may be behind
+	}{
+		{"in two steps", []Millis{5 * day, 5 * day}, []Millis{10 * day, 5 * day, 0}},
+		{"ahead and back", []Millis{365 * day, -365 * day}, []Millis{0, 0, 0}},
+		{"ahead and back, but for a moment", []Millis{365 * day, 3 - 365*day}, []Millis{0, 0, 0}},
+		{"too far, and back", []Millis{20 * day, -10 * day}, []Millis{10 * day, 0, 0}},
+		{"back, and too far", []Millis{-5 * day, 10 * day}, []Millis{5 * day, 10 * day, 0}},
+		{"back only", []Millis{-5 * day}, []Millis{0, 0}},
+		{"not over a start", []Millis{0, 5 * day}, []Millis{0, 5 * day, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var n Node
+			boot, offset, at := 0, Millis(0), testStart
+			look := func() { n.tick(string(rune('a'+boot)), offset.minus(0), at+offset) }
+			look()
+			var middle []Millis // of the hours, as the clock shows it
+			for i := range tt.want {
+				middle = append(middle, at+offset+hour/2)
+				at += hour
+				if i == len(tt.steps) {
+					break
+				}
+				if offset += tt.steps[i]; tt.steps[i] == 0 {
+					boot++
+				}
+				look()
+			}
+			for i, want := range tt.want {
+				if got := n.latest(middle[i]); got < middle[i]+want || got > middle[i]+want+2*slack {
+					t.Errorf("in hour %d it may have been later by %v, not %v", i, got.minus(middle[i]), want.minus(0))
+				}
+			}
+		})
+	}
+}
+
+// What was accessed while the clock was behind is not old, although its time is.
+func TestKeepBehind(t *testing.T) {
+	dir := memoryDir(t)
+	s, clock := testStore(t, dir, Limits{Keep: 90 * 24 * time.Hour})
+	defer s.release()
+	look := func(offset, now Millis) {
+		*clock = now.Time()
+		if err := s.Look(Notice{Boot: "a", Offset: time.Duration(offset) * time.Millisecond, Now: now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(0, 1000) // in 1970
+	mustWrite(t, s, hello(1000), opened(1, 1, 5000))
+	look(testStart, testStart+10_000)
+	seq := uint64(1)
+	for _, tt := range []struct {
+		after Millis
+		kept  bool
+	}{{25 * hour, true}, {40 * day, true}, {120 * day, false}} {
+		*clock = (testStart + tt.after).Time()
+		seq++
+		mustWrite(t, s, opened(seq, 2, MillisOf(*clock)))
+		mustFlush(t, s)
+		if _, ok := inodes(t, dir)[1]; ok != tt.kept {
+			t.Errorf("after %v the inode is there: %v", tt.after.minus(0), ok)
+		}
+	}
+}
+
 // A node that loses records all the time keeps few gaps, which cover all of them.
 func TestManyGaps(t *testing.T) {
 	n := Node{}
@@ -275,5 +412,40 @@ func TestSamples(t *testing.T) {
 		if want := uint64(d * 24); !ok || seq > want || seq+25 < want {
 			t.Errorf("day %d: %d, %v, not %d", d, seq, ok, want)
 		}
+	}
+}
+
+// A sample of a clock that was wrong for a while takes nothing from those before and after.
+func TestSampleClock(t *testing.T) {
+	for name, wrong := range map[string]Millis{"ahead": testStart + 365*day, "ahead a little": testStart + 50*day + 10*minute, "behind": 1000} {
+		t.Run(name, func(t *testing.T) {
+			var n Node
+			for i := Millis(1); i < 100; i++ {
+				n.sample(Sample{Time: testStart + i*day, Seq: uint64(100 * i)})
+				if i == 50 {
+					n.tick("boot", 0, testStart+i*day)
+					n.tick("boot", (wrong - testStart - i*day).minus(0), wrong)
+					n.sample(Sample{Time: wrong, Seq: uint64(100*i + 1)})
+					n.tick("boot", 0, testStart+i*day+minute)
+				}
+			}
+			for i := Millis(1); i < 100; i++ {
+				want := uint64(100 * i)
+				got, ok := n.committed(testStart + i*day)
+				// The wrong one may count where its time, and what it may have been, allow that.
+				if i >= 50 && got == 5001 && want == 5000 {
+					got = want
+				}
+				if !ok || got != want {
+					t.Errorf("day %d: up to transaction %d, %v, not %d", i, got, ok, want)
+				}
+			}
+			if slices.ContainsFunc(n.Samples, func(s Sample) bool { return s.Time < testStart }) {
+				t.Errorf("taken by a clock that was behind: %+v", n.Samples)
+			}
+			if !slices.IsSortedFunc(n.Samples, func(a, b Sample) int { return cmp.Compare(a.Time, b.Time) }) {
+				t.Errorf("not by time: %+v", n.Samples)
+			}
+		})
 	}
 }

@@ -71,6 +71,8 @@ type Store struct {
 	frozen  *table     // that is being flushed, nil for none
 	flushed chan error // the end of that
 	retry   time.Time  // when to try again after one failed
+	looked  time.Time  // when it was last told how the clock goes
+	shown   Millis     // by the clock, then
 
 	mu       sync.Mutex // protects the manifest, in memory and on disk
 	manifest manifest
@@ -305,6 +307,9 @@ func (s *Store) Look(n Notice) error {
 		return err
 	}
 	s.log.note(&n)
+	if n.Boot != "" {
+		s.looked, s.shown = s.now(), n.Now
+	}
 	return nil
 }
 

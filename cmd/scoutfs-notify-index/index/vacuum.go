@@ -124,19 +124,20 @@ func (s *Store) planVacuum(segments []Segment) (job, bool) {
 // inodes that were not accessed for [Limits].Keep, and deleted ones.
 type dropper struct {
 	oldest Millis
+	node   *Node          // the steps of its clock
 	gone   *segmentReader // the list of deleted inodes, nil for none
 	next   Entry          // of that
 	err    error          // of reading it; io.EOF at the end
 	count  uint64         // deleted inodes that were dropped
 }
 
-func (s *Store) newDropper(span Span) (*dropper, error) {
-	d := &dropper{}
+func (s *Store) newDropper(span Span, t *times) (*dropper, error) {
+	d := &dropper{node: &t.node}
 	if span != SpanAll {
 		return d, nil
 	}
 	if s.limits.Keep > 0 {
-		d.oldest = MillisOf(s.now().Add(-s.limits.Keep))
+		d.oldest = t.steady.plus(-s.limits.Keep)
 	}
 	path := filepath.Join(s.dir, goneName)
 	r, err := openSegment(path, s.fsid)
@@ -154,7 +155,7 @@ func (s *Store) newDropper(span Span) (*dropper, error) {
 
 // keep tells whether an entry is kept. To be called in the order of the numbers.
 func (d *dropper) keep(e *Entry) bool {
-	if e.Last < d.oldest {
+	if e.Last < d.oldest && d.node.latest(e.Last) < d.oldest { // the clock may have been behind
 		return false
 	}
 	if d.gone == nil {
