@@ -65,8 +65,9 @@ func runFollow(ctx context.Context, env *environment, args []string) error {
 }
 
 const followAbout = `Takes the accesses that scoutfs-notifyd tells of into the store, over restarts of
-the daemon, unmounts and mounts. Its own end loses nothing that it has received;
-what happens until it runs again is told as a gap.
+the daemon, unmounts and mounts. Its own end loses nothing that it has received,
+unless the disk fails, which it says; what happens until it runs again is told as a
+gap.
 `
 
 // follow follows whatever ScoutFS is mounted, each into its own store.
@@ -78,7 +79,7 @@ func (c *config) follow(ctx context.Context, env *environment) error {
 			return err
 		}
 		err = c.fill(ctx, env, hello.FSID)
-		if !errors.Is(err, index.ErrOther) {
+		if err != index.ErrOther { // as it is: with others beside it that is not all
 			return err
 		}
 		c.log.Info("another file system was mounted", "mount", c.mount)
@@ -110,9 +111,9 @@ func (c *config) fill(ctx context.Context, env *environment, fsid notify.ID) (er
 		return err
 	}
 	defer func() {
-		// It matters more than that the program was told to stop.
+		// It matters also when the program was told to stop.
 		if e := s.Close(); e != nil {
-			err = e
+			err = errors.Join(e, err)
 		}
 	}()
 	n := s.Node()

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"sync"
@@ -41,7 +42,7 @@ type Feed struct {
 	past     *notify.Idle
 	over     *notify.Lost
 	excluded uint64
-	greeted  bool // a hello came since the last sample
+	greeted  bool // a hello came
 
 	// For tests.
 	clock    func() (boot string, offset time.Duration)
@@ -49,8 +50,11 @@ type Feed struct {
 	max      int // see feedMax
 
 	offset  time.Duration
+	stuck   bool        // what came in earlier rounds waits still
+	leftOut uint64      // accesses of excluded that the store was not told of yet
 	failing time.Time   // since when the store cannot be written
 	failed  bool        // that was logged
+	mounted bool        // a hello came since Committed was asked
 	sampled chan Sample // the answer of Committed, nil if it was not asked
 	asked   time.Time
 }
@@ -73,7 +77,8 @@ const (
 var ErrOther = errors.New("another file system was mounted")
 
 // Run takes events until there are no more, and returns their error, nil if they just
-// end. What came before is in the store then, unless it cannot be written.
+// end. What came before is in the store then, also if that has to flush first; if it cannot
+// be written, that is an error besides.
 func (f *Feed) Run(events iter.Seq2[notify.Event, error]) error {
 	if f.clock == nil {
 		f.clock = systemClock
@@ -95,7 +100,9 @@ func (f *Feed) Run(events iter.Seq2[notify.Event, error]) error {
 				f.Report(f.Store.Node(), f.Store.Segments())
 			}
 		case err := <-done:
-			f.round()
+			if e := f.finish(); e != nil {
+				err = errors.Join(e, err)
+			}
 			if f.Report != nil {
 				f.Report(f.Store.Node(), f.Store.Segments())
 			}
@@ -131,6 +138,14 @@ func (f *Feed) add(ev notify.Event) {
 		f.settle()
 		f.put(&brokeOff)
 		return
+	case *notify.Idle:
+		f.addIdle(ev)
+		return
+	case *notify.Lost:
+		if ev.Last > 0 && f.full() {
+			f.addLost(ev)
+			return
+		}
 	}
 	f.settle()
 	if a, ok := ev.(encoding.BinaryAppender); ok {
@@ -154,28 +169,46 @@ func (f *Feed) put(a encoding.BinaryAppender) {
 	f.waiting += notify.RecordSize
 }
 
+// addIdle notes how far the stream has got. It is no event until the next round, or another
+// event: while the store cannot be written only the last one takes room.
+func (f *Feed) addIdle(idle *notify.Idle) {
+	if f.over != nil {
+		f.over.Last, f.over.Time = max(f.over.Last, idle.Seq), idle.Time
+		return
+	}
+	last := *idle
+	f.past = &last
+}
+
+// full tells whether events have no room and add up to a loss.
+func (f *Feed) full() bool { return f.over != nil || f.waiting >= cmp.Or(f.max, feedMax) }
+
+// addLost adds a loss to that of the index's own.
+func (f *Feed) addLost(l *notify.Lost) {
+	if f.over == nil {
+		f.over = &notify.Lost{First: l.First}
+	}
+	f.over.Count += l.Count
+	f.over.Last, f.over.Time = max(f.over.Last, l.Last), l.Time
+	f.over.AtMost = f.over.AtMost || l.AtMost
+	f.over.Unknown = f.over.Unknown || l.Unknown
+	f.over.Cause |= l.Cause
+}
+
 func (f *Feed) addRecord(rec *notify.Record) {
 	switch {
 	case rec.Type.IsControl():
 	case rec.Type == notify.TypeOpen && rec.OpenFlags&unix.O_ACCMODE == unix.O_ACCMODE, f.Skip != nil && f.Skip(rec):
 		f.excluded++
-	case f.over != nil || f.waiting >= cmp.Or(f.max, feedMax):
-		if f.over == nil {
-			f.over = &notify.Lost{First: rec.Seq, Cause: notify.Cause(LostIndex)}
-		}
-		f.over.Count++
-		f.over.Last, f.over.Time = rec.Seq, rec.Time()
+	case f.full():
+		f.addLost(&notify.Lost{First: rec.Seq, Last: rec.Seq, Count: 1, Cause: notify.Cause(LostIndex), Time: rec.Time()})
 		return
 	default:
 		f.past = nil
 		f.put(rec)
 		return
 	}
-	if f.over != nil {
-		f.over.Last, f.over.Time = rec.Seq, rec.Time()
-		return
-	}
-	f.past = &notify.Idle{Seq: rec.Seq, Time: rec.Time()}
+	f.addIdle(&notify.Idle{Seq: rec.Seq, Time: rec.Time()})
 }
 
 // settle adds what has not become an event yet: how far the stream has got with accesses
@@ -191,47 +224,114 @@ func (f *Feed) settle() {
 	}
 }
 
-// round gives the store what has come.
-func (f *Feed) round() {
-	f.mu.Lock()
-	f.settle()
-	chunks := f.pending
-	f.pending = nil
-	excluded, greeted := f.excluded, f.greeted
-	f.excluded, f.greeted = 0, false
-	f.mu.Unlock()
-
+// round gives the store what has come. An error is why some of it still waits.
+func (f *Feed) round() error {
+	chunks := f.take()
 	err := f.look(false)
-	for err == nil && len(chunks) > 0 {
-		if err = f.Store.Write(chunks[0]); err != nil {
-			break
-		}
-		f.written(chunks[0])
-		chunks = chunks[1:]
-		if failed := f.Store.Maintain(); failed != nil {
-			f.Log.Error("cannot flush; will try again", "error", failed)
-		}
+	if err == nil {
+		err = f.write(chunks)
+	} else {
+		f.putBack(chunks)
 	}
-	if len(chunks) > 0 {
-		f.mu.Lock()
-		f.pending = append(chunks, f.pending...)
-		f.mu.Unlock()
+	if err == nil && f.stuck { // what could not become an event before
+		f.stuck = false
+		err = f.write(f.take())
 	}
-	if excluded > 0 {
-		if err == nil {
-			err = f.Store.Look(Notice{Excluded: excluded})
-		}
-		if err != nil {
-			f.mu.Lock()
-			f.excluded += excluded
-			f.mu.Unlock()
+	f.stuck = err != nil
+	if err == nil && f.leftOut > 0 {
+		if err = f.Store.Look(Notice{Excluded: f.leftOut}); err == nil {
+			f.leftOut = 0
 		}
 	}
 	f.say(err)
+	f.maintain()
+	f.sample()
+	return err
+}
+
+// take returns what is pending. While earlier events wait, what has not become an event
+// stays what it is: it would take more memory with each round.
+func (f *Feed) take() [][]byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.stuck {
+		f.settle()
+	}
+	chunks := f.pending
+	f.pending = nil
+	f.leftOut += f.excluded
+	f.excluded = 0
+	f.mounted = f.mounted || f.greeted
+	f.greeted = false
+	return chunks
+}
+
+// write gives chunks to the store. What it does not take is pending again.
+func (f *Feed) write(chunks [][]byte) error {
+	for i, chunk := range chunks {
+		if err := f.Store.Write(chunk); err != nil {
+			f.putBack(chunks[i:])
+			return err
+		}
+		f.written(chunk)
+		f.maintain()
+	}
+	return nil
+}
+
+// putBack makes chunks pending again, before what has come meanwhile.
+func (f *Feed) putBack(chunks [][]byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Chunks that are hardly filled would take memory that nobody counts.
+	if i := len(chunks) - 1; i >= 0 && len(f.pending) > 0 && len(chunks[i])+len(f.pending[0]) <= feedChunk {
+		chunks[i] = append(chunks[i], f.pending[0]...)
+		f.pending = f.pending[1:]
+	}
+	f.pending = append(chunks, f.pending...)
+}
+
+func (f *Feed) maintain() {
 	if err := f.Store.Maintain(); err != nil {
 		f.Log.Error("cannot flush; will try again", "error", err)
 	}
-	f.sample(greeted)
+}
+
+// finish gives the store all that has come, and waits for flushes to make room for it. To be
+// called when no more comes.
+func (f *Feed) finish() error {
+	for {
+		err := f.round()
+		if errors.Is(err, ErrFull) {
+			if err = f.Store.drain(); err == nil {
+				continue
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		n := f.waits()
+		f.Log.Error("the store cannot be written; what waits for it is not in it", "accesses", n, "error", err)
+		return fmt.Errorf("write %d accesses that were received, which the next start tells as lost: %w", n, err)
+	}
+}
+
+// waits returns how many accesses the store has not got.
+func (f *Feed) waits() (n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, chunk := range f.pending {
+		recs, _ := notify.Decode(nil, chunk)
+		for i := range recs {
+			if !recs[i].Type.IsControl() {
+				n++
+			}
+		}
+	}
+	if f.over != nil {
+		n += f.over.Count
+	}
+	return n
 }
 
 // written makes room for more.
@@ -281,25 +381,29 @@ func (f *Feed) look(must bool) error {
 
 // sample asks ScoutFS for its newest transaction, now and then and after a mount, in the
 // background.
-func (f *Feed) sample(now bool) {
+func (f *Feed) sample() {
 	if f.Committed == nil {
 		return
 	}
 	if f.sampled != nil {
 		select {
 		case s := <-f.sampled:
-			f.sampled = nil
 			if s.Time > 0 {
-				f.say(f.Store.Look(Notice{Sample: &s}))
+				if err := f.Store.Look(Notice{Sample: &s}); err != nil {
+					f.sampled <- s // for the next round
+					f.say(err)
+					return
+				}
 			}
+			f.sampled = nil
 		default:
 			return // the server is away
 		}
 	}
-	if !now && time.Since(f.asked) < sampleInterval || !f.Store.log.node.Connected {
+	if !f.mounted && time.Since(f.asked) < sampleInterval || !f.Store.log.node.Connected {
 		return
 	}
-	f.asked = time.Now()
+	f.asked, f.mounted = time.Now(), false
 	answer := make(chan Sample, 1)
 	f.sampled = answer
 	go func() {

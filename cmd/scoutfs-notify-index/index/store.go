@@ -393,6 +393,16 @@ func (s *Store) endFlush(err error) error {
 	return s.putOff(err)
 }
 
+// drain makes room: it waits for the flush that is under way, or for one that it starts.
+func (s *Store) drain() error {
+	if s.frozen == nil {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	return s.endFlush(<-s.flushed)
+}
+
 // writeFlush writes entries as a segment, after which the journals before next are of no
 // use any more.
 func (s *Store) writeFlush(entries []Entry, node Node, next uint64, hour int64) error {
@@ -511,15 +521,13 @@ func (s *Store) Segments() []Segment {
 func (s *Store) Close() error {
 	var err error
 	if s.frozen != nil {
-		err = s.endFlush(<-s.flushed)
+		err = s.drain()
 	}
 	s.cancel() // of merges, which are not worth waiting for
 	s.mergers.Wait()
 	if err == nil && s.size > 0 {
 		s.ctx, s.cancel = context.WithCancel(context.Background())
-		if err = s.flush(); err == nil {
-			err = s.endFlush(<-s.flushed)
-		}
+		err = s.drain()
 	}
 	s.release()
 	return errors.Join(err, s.failure())

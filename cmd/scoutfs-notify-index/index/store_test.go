@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,8 +271,7 @@ func TestDiskFull(t *testing.T) {
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	s, _ := testStore(t, filepath.Join(dir, "store"), Limits{})
 	var logged bytes.Buffer
-	f := &Feed{Store: s, Log: slog.New(slog.NewTextHandler(&logged, nil))}
-	f.clock = func() (string, time.Duration) { return "boot", 0 }
+	f := testFeed(s, &logged)
 	f.add(hello(testStart))
 	seq := uint64(0)
 	work := func(n int) {
@@ -314,6 +315,170 @@ func TestDiskFull(t *testing.T) {
 	}
 	if v := view(t, s.dir); v.Nodes[0].Records != n.Records {
 		t.Errorf("the store has %d of %d", v.Nodes[0].Records, n.Records)
+	}
+}
+
+// testFeed returns a feed of the store whose clock stands still.
+func testFeed(s *Store, log io.Writer) *Feed {
+	f := &Feed{Store: s, Log: slog.New(slog.NewTextHandler(log, nil))}
+	f.clock = func() (string, time.Duration) { return "boot", 0 }
+	return f
+}
+
+// At its end a feed gives the store all that has come, and waits for flushes that make room;
+// what the store cannot take it says.
+func TestFinish(t *testing.T) {
+	const accesses = 10 * feedChunk / notify.RecordSize / 4
+	errStream := errors.New("the stream's")
+	for _, tt := range []struct {
+		name   string
+		before func(s *Store) (after func()) // called before it takes no more, and at the end
+		fails  bool
+	}{
+		{"a flush is under way", func(s *Store) func() {
+			gate := make(chan struct{})
+			s.changed = func(what string) {
+				if what == "segment" {
+					<-gate
+				}
+			}
+			return func() { close(gate) }
+		}, false},
+		{"a flush has failed", func(s *Store) func() {
+			var works atomic.Bool
+			s.syncDir = func(dir string) error {
+				if !works.Load() {
+					return errSync
+				}
+				return syncDir(dir)
+			}
+			return func() { works.Store(true) }
+		}, false},
+		{"flushes fail", func(s *Store) func() {
+			s.syncDir = func(string) error { return errSync }
+			return func() {}
+		}, true},
+		{"the journal cannot be written", func(s *Store) func() {
+			s.syncDir = func(string) error { return errSync }
+			return func() { s.journal.Close() }
+		}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := memoryDir(t)
+			s, err := Open(dir, testFSID, Limits{Inodes: 1000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var logged bytes.Buffer
+			f := testFeed(s, &logged)
+			f.add(hello(testStart))
+			after := tt.before(s)
+			for n := range uint64(accesses) {
+				f.add(opened(n+1, n+1, testStart+Millis(n)))
+			}
+			for err == nil { // until it takes no more
+				if err = f.round(); err == nil && s.frozen != nil {
+					err = s.endFlush(<-s.flushed)
+				}
+			}
+			if f.waits() == 0 {
+				t.Fatalf("nothing waits: %v", err)
+			}
+			f.interval = time.Hour // there is no round but at the end
+			err = f.Run(func(yield func(notify.Event, error) bool) {
+				after()
+				yield(nil, errStream)
+			})
+			lost := f.waits()
+			wrong := strings.Contains(logged.String(), "cannot be written")
+			if !errors.Is(err, errStream) || wrong != tt.fails || (lost > 0) != tt.fails ||
+				tt.fails != strings.Contains(err.Error(), fmt.Sprintf("write %d accesses", lost)) {
+				t.Errorf("%d wait still: %v; logged: %s", lost, err, logged.String())
+			}
+			s.Close()
+			if n := view(t, dir).Nodes[0]; n.Records+lost != accesses || n.At.Seq != n.Records {
+				t.Errorf("%d of %d accesses are in the store, up to %d, and %d were said not to be", n.Records, accesses, n.At.Seq, lost)
+			}
+		})
+	}
+}
+
+// While a store cannot be written, what waits for it is bounded, whatever comes; and then all
+// of it is accounted for.
+func TestWaitingBounded(t *testing.T) {
+	access := func(seq uint64, at Millis) notify.Event { return opened(seq, 1, at) }
+	for _, tt := range []struct {
+		name  string
+		event func(seq uint64, at Millis) notify.Event // one round's
+		lost  bool
+	}{
+		{"accesses", access, true},
+		{"left out", func(seq uint64, at Millis) notify.Event {
+			rec := opened(seq, 1, at)
+			rec.UID = 7
+			return rec
+		}, false},
+		{"idle", func(seq uint64, at Millis) notify.Event { return &notify.Idle{Seq: seq, Time: at.Time()} }, false},
+		{"losses", func(seq uint64, at Millis) notify.Event {
+			return &notify.Lost{First: seq, Last: seq, Count: 1, Cause: notify.LostQueue, Time: at.Time()}
+		}, true},
+		{"all of it", func(seq uint64, at Millis) notify.Event {
+			switch seq % 4 {
+			case 0:
+				return &notify.Lost{First: seq, Last: seq, Count: 1, Cause: notify.LostQueue, Time: at.Time()}
+			case 1:
+				rec := opened(seq, 1, at)
+				rec.UID = 7
+				return rec
+			case 2:
+				return &notify.Idle{Seq: seq, Time: at.Time()}
+			}
+			return access(seq, at)
+		}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, _ := testStore(t, memoryDir(t), Limits{})
+			defer s.release()
+			f := testFeed(s, io.Discard)
+			x := Exclude{UIDs: []uint32{7}}
+			f.Skip, f.max = x.Match, 100*notify.RecordSize
+			f.add(hello(testStart))
+			if err := f.round(); err != nil {
+				t.Fatal(err)
+			}
+			journal, err := os.Open(os.DevNull) // which nothing can be written to
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer journal.Close()
+			good := s.journal
+			s.journal = journal
+			const rounds = 1000
+			at := testStart
+			for seq := range uint64(rounds) {
+				at += Millis(1000)
+				f.add(tt.event(seq+1, at))
+				if err := f.round(); err == nil && tt.lost {
+					t.Fatal("the store can be written")
+				}
+			}
+			if most := f.max + 4*notify.RecordSize; f.waiting > most || len(f.pending) > 1 {
+				t.Errorf("%d bytes wait in %d chunks, %d were allowed", f.waiting, len(f.pending), most)
+			}
+			s.journal = good
+			if err := f.round(); err != nil {
+				t.Fatal(err)
+			}
+			n := s.Node()
+			if n.At.Seq != rounds || n.Told != at || (n.Lost > 0) != tt.lost || f.waiting > 0 {
+				t.Errorf("at %d of %d, told up to %v of %v, %d lost, %d bytes wait", n.At.Seq, rounds, n.Told, at, n.Lost, f.waiting)
+			}
+			for seq := range uint64(rounds) {
+				if _, ok := tt.event(seq+1, at).(*notify.Lost); ok && n.has(Place{1, seq + 1}) {
+					t.Fatalf("%d was lost, and no gap says so: %+v", seq+1, n.Gaps)
+				}
+			}
+		})
 	}
 }
 
