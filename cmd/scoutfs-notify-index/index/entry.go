@@ -22,6 +22,12 @@ type Entry struct {
 	Type          notify.Type
 }
 
+// isAccess tells whether a record is of an access. Those of other types, which a later
+// kernel module may have, say only how far the stream has got.
+func isAccess(rec *notify.Record) bool {
+	return rec.Type == notify.TypeOpen || rec.Type == notify.TypeRead
+}
+
 // access returns an entry of one access.
 func access(rec *notify.Record) Entry {
 	e := Entry{

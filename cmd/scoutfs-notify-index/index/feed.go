@@ -197,7 +197,7 @@ func (f *Feed) addLost(l *notify.Lost) {
 
 func (f *Feed) addRecord(rec *notify.Record) {
 	switch {
-	case rec.Type.IsControl():
+	case !isAccess(rec):
 	case rec.Type == notify.TypeOpen && rec.OpenFlags&unix.O_ACCMODE == unix.O_ACCMODE, f.Skip != nil && f.Skip(rec):
 		f.excluded++
 	case f.full():
@@ -323,7 +323,7 @@ func (f *Feed) waits() (n uint64) {
 	for _, chunk := range f.pending {
 		recs, _ := notify.Decode(nil, chunk)
 		for i := range recs {
-			if !recs[i].Type.IsControl() {
+			if isAccess(&recs[i]) {
 				n++
 			}
 		}

@@ -154,8 +154,10 @@ func (l *log) event(rec *notify.Record) {
 		return
 	}
 	l.node.event(rec)
-	l.node.Records++
-	l.table.add(rec)
+	if isAccess(rec) { // earlier releases wrote others, too
+		l.node.Records++
+		l.table.add(rec)
+	}
 }
 
 func (l *log) note(n *Notice) {

@@ -482,6 +482,53 @@ func TestWaitingBounded(t *testing.T) {
 	}
 }
 
+// Records of types that are not known are no accesses, neither when they come nor in a
+// journal that has them already, and the stream goes on after them.
+func TestUnknownTypes(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		typ   notify.Type
+		taken bool
+	}{
+		{"open", notify.TypeOpen, true},
+		{"read", notify.TypeRead, true},
+		{"none", 0, false},
+		{"later", 3, false},
+		{"last", 0x7fff, false},
+		{"control", 0x8009, false},
+	} {
+		for how, write := range map[string]func(s *Store, events ...notify.Event){
+			"feed": func(s *Store, events ...notify.Event) {
+				f := testFeed(s, io.Discard)
+				for _, ev := range events {
+					f.add(ev)
+				}
+				if err := f.round(); err != nil {
+					t.Error(err)
+				}
+			},
+			"journal": func(s *Store, events ...notify.Event) { mustWrite(t, s, events...) },
+		} {
+			t.Run(tt.name+" "+how, func(t *testing.T) {
+				dir := memoryDir(t)
+				s, _ := testStore(t, dir, Limits{})
+				rec := opened(1, 7, testStart+5)
+				rec.Type, rec.Length = tt.typ, 4096
+				write(s, hello(testStart), rec)
+				s.release() // as if it was killed: the journal is replayed
+				n := view(t, dir).Nodes[0]
+				_, found := inodes(t, dir)[7]
+				if found != tt.taken || (n.Records == 1) != tt.taken {
+					t.Errorf("taken %v, %d accesses", found, n.Records)
+				}
+				if !tt.typ.IsControl() && n.At.Seq != 1 {
+					t.Errorf("the stream goes on after %d", n.At.Seq)
+				}
+			})
+		}
+	}
+}
+
 // A flush that fails loses nothing, and the next one has it.
 func TestFlushFails(t *testing.T) {
 	dir := memoryDir(t)
