@@ -28,6 +28,7 @@ var version string
 // failures are the errors with an exit status of their own.
 var failures = []cli.Failure{
 	{Status: exitNoAccess, Errors: []error{index.ErrDamaged, index.ErrForeign, index.ErrNewer, index.ErrMerged}},
+	{Status: cli.ExitUsage, Errors: []error{index.ErrTwice}},
 	{Status: cli.ExitUnavailable, Errors: []error{notify.ErrNotScoutFS}},
 	{Status: cli.ExitNoInput, Errors: []error{os.ErrNotExist}},
 }
@@ -132,6 +133,8 @@ func explain(err error) error {
 		hint = "nothing was changed; install the release that wrote it"
 	case errors.Is(err, index.ErrMerged):
 		hint = "nothing was changed; name another folder to follow into"
+	case errors.Is(err, index.ErrTwice):
+		hint = "name each store once, and none beside its copy or what it was merged into"
 	case errors.Is(err, index.ErrShort):
 		hint = "ask for a shorter time with -older"
 	case errors.Is(err, syscall.ENOTTY):
@@ -191,6 +194,10 @@ func openViews(dirs []string, fsid notify.ID) (views []*index.View, err error) {
 		}
 		fsid = v.FSID
 		views = append(views, v)
+	}
+	if err := index.Distinct(views); err != nil {
+		closeViews(views)
+		return nil, err
 	}
 	return views, nil
 }

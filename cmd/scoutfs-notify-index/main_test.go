@@ -160,6 +160,8 @@ func TestCommandLine(t *testing.T) {
 		{"stat json", "stat -json /mnt", 0, "-", ""},
 		{"merge nothing", "merge -o ROOT/x", 64, "", "at least one store"},
 		{"merge", "merge -o ROOT/x ROOT/0000000000000abc", 0, "ROOT/x: 3 entries of 1 stores\n", ""},
+		{"merge twice", "merge -o ROOT/x ROOT/0000000000000abc ROOT/0000000000000abc", 64, "", "two stores have the same: ROOT/0000000000000abc and ROOT/0000000000000abc, of node1: name each store once"},
+		{"cold twice", "cold -older 90d -from ROOT/0000000000000abc -from ROOT/0000000000000abc/../0000000000000abc /mnt", 64, "", "name each store once"},
 		{"follow what", "follow -exclude pid=1 /mnt", 64, "", "is not uid=N, gid=N"},
 		{"follow a merged store", "follow", 64, "", "a mount point is missing"},
 	} {
@@ -177,7 +179,7 @@ func TestCommandLine(t *testing.T) {
 			if got := out(); status != tt.status || tt.stdout != "-" && got != want || tt.stdout == "-" && got == "" {
 				t.Errorf("status %d, not %d; printed\n%q\nnot\n%q\n%s", status, tt.status, got, want, errs())
 			}
-			if got := errs(); !strings.Contains(got, tt.stderr) {
+			if got := errs(); !strings.Contains(got, strings.ReplaceAll(tt.stderr, "ROOT", root)) {
 				t.Errorf("stderr\n%s\nlacks\n%s", got, tt.stderr)
 			}
 		})

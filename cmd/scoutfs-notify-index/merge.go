@@ -13,7 +13,8 @@ import (
 
 const mergeAbout = `Makes one store of those of several nodes, for -from of the other commands. Of each
 file it has the newest access of any node; what it does not know is what any of them
-does not know. The stores may be copies, or be written meanwhile.
+does not know. The stores may be copies, or be written meanwhile, but none may be
+there twice.
 `
 
 func runMerge(_ context.Context, env *environment, args []string) error {

@@ -3,7 +3,9 @@
 package index
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,8 +13,32 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/notify"
 )
 
+// ErrTwice: what one node has seen would be counted twice.
+var ErrTwice = errors.New("two stores have the same")
+
+// Distinct returns [ErrTwice] if two of some stores have what the same node has seen since
+// the same access: one store named twice, its copy, or what it was merged into. The place in
+// the stream at which observation began tells that, for no two mounts have the same RID.
+func Distinct(views []*View) error {
+	seen := make(map[Place]*View)
+	for _, v := range views {
+		for i := range v.Nodes {
+			n := &v.Nodes[i]
+			if n.Since == 0 {
+				continue // and has nothing
+			}
+			if o := seen[n.Start]; o != nil && o != v {
+				return fmt.Errorf("%w: %s and %s, of %s", ErrTwice, o.Dir, v.Dir, cmp.Or(n.Host, "a node"))
+			}
+			seen[n.Start] = v
+		}
+	}
+	return nil
+}
+
 // Merge makes a store in a new folder of what others have, which must be of one file
-// system, and returns how many entries that has. It can be looked at, not written to.
+// system and [Distinct], and returns how many entries that has. It can be looked at, not
+// written to.
 func Merge(dir string, views []*View) (entries uint64, err error) {
 	fsid := views[0].FSID
 	m := manifest{Version: Version, FSID: fsid, Merged: true, Next: 1}
@@ -25,6 +51,9 @@ func Merge(dir string, views []*View) (entries uint64, err error) {
 			n.Connected = false
 			m.Nodes = append(m.Nodes, n)
 		}
+	}
+	if err := Distinct(views); err != nil {
+		return 0, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, err

@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,7 +169,9 @@ func TestMerge(t *testing.T) {
 		if err := s.Look(Notice{Host: []string{"a", "b"}[i]}); err != nil {
 			t.Fatal(err)
 		}
-		mustWrite(t, s, hello(testStart), opened(1, 1, testStart+hour), opened(2, 2, last), opened(3, uint64(3+i), last))
+		first := hello(testStart)
+		first.RID += notify.ID(i)
+		mustWrite(t, s, first, opened(1, 1, testStart+hour), opened(2, 2, last), opened(3, uint64(3+i), last))
 		if i == 1 {
 			mustWrite(t, s, &notify.Lost{First: 4, Last: 8, Count: 5, Cause: notify.LostQueue, Time: (last + hour).Time()})
 		}
@@ -205,6 +209,81 @@ func TestMerge(t *testing.T) {
 		if err != nil || len(hot) == 0 || hot[0].Ino != 1 && hot[0].Ino != 2 {
 			t.Errorf("%s: hot: %+v, %v", name, hot, err)
 		}
+	}
+}
+
+// Stores that have what the same node has seen are not taken together: it would count twice.
+func TestTwice(t *testing.T) {
+	fill := func(rid notify.ID, next uint64) string {
+		dir := memoryDir(t)
+		s, _ := testStore(t, dir, Limits{})
+		if next > 0 {
+			first := hello(testStart)
+			first.RID, first.Next = rid, next
+			mustWrite(t, s, first, opened(next, 1, testStart+5))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	merge := func(dirs ...string) (string, error) {
+		var views []*View
+		for _, dir := range dirs {
+			views = append(views, view(t, dir))
+		}
+		out := memoryDir(t)
+		_, err := Merge(out, views)
+		return out, err
+	}
+	a, b, later, empty := fill(1, 10), fill(2, 10), fill(1, 11), fill(0, 0)
+	// A copy, from before the rest.
+	copied := memoryDir(t)
+	if err := os.CopyFS(copied, os.DirFS(a)); err != nil {
+		t.Fatal(err)
+	}
+	s, now := testStore(t, a, Limits{Keep: time.Hour, Hours: time.Hour, Days: time.Hour})
+	*now = now.Add(30 * 24 * time.Hour)
+	mustWrite(t, s, opened(11, 2, MillisOf(*now)))
+	mustFlush(t, s) // forgets
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	merged, err := merge(a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		dirs []string
+		err  error
+	}{
+		{"two nodes", []string{a, b}, nil},
+		{"one", []string{merged}, nil},
+		{"another of the same mount, that began later", []string{a, later}, nil},
+		{"not observed yet", []string{empty, empty, a}, nil},
+		{"the same", []string{a, b, a}, ErrTwice},
+		{"an earlier copy", []string{a, copied}, ErrTwice},
+		{"merged already", []string{merged, b}, ErrTwice},
+		{"merged twice", []string{merged, merged}, ErrTwice},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := merge(tt.dirs...)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("%v, not %v", err, tt.err)
+			}
+			if tt.err == nil {
+				return
+			}
+			if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left: %v", out, err)
+			}
+			for _, dir := range []string{tt.dirs[0], tt.dirs[len(tt.dirs)-1]} {
+				if !strings.Contains(err.Error(), dir) {
+					t.Errorf("the error does not name %s: %v", dir, err)
+				}
+			}
+		})
 	}
 }
 
