@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"unsafe"
 
@@ -38,8 +39,9 @@ type Change struct {
 // CAP_DAC_READ_SEARCH.
 //
 // As long as it is open, the file system does not end when it is unmounted, although
-// umount(2) succeeds; on a kernel older than 5.2 umount(2) fails. So open it, look up
-// what there is to look up, and close it. Its methods can wait for as long as the cluster's
+// umount(2) succeeds; on a kernel older than 5.2 umount(2) fails, and while it is opened so
+// it does where hundreds of file systems are mounted beside it. So open it, look up what
+// there is to look up, and close it. Its methods can wait for as long as the cluster's
 // server is away, and cannot be interrupted. They are safe for concurrent use, one at a
 // time.
 type Tree struct {
@@ -60,28 +62,34 @@ const linkBytes = 288
 // cluster's server. The error is [os.ErrNotExist] if it is not mounted where this
 // process sees it, or the system's.
 func OpenTree(dev Device) (*Tree, error) {
-	m, err := mountOn(dev)
+	m, beside, err := mountOn(dev)
 	if err != nil {
 		return nil, fmt.Errorf("open file system on device %v: %w", dev, err)
 	}
-	fd, err := openAside(m.Point)
+	var fd int
+	if beside <= mostBeside {
+		fd, err = openBeside(m.Point)
+	} else {
+		fd, err = openAside(m.Point)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", m.Point, err)
 	}
 	// It was that mount if that is still there: something else mounted at its place
 	// has another device.
-	if again, err := mountOn(dev); err != nil || again.ID != m.ID {
+	if again, _, err := mountOn(dev); err != nil || again.ID != m.ID {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open file system on device %v: %w: it is being unmounted", dev, os.ErrNotExist)
 	}
 	return &Tree{fd: fd}, nil
 }
 
-// mountOn returns where a ScoutFS is mounted, as the list of mounts has it.
-func mountOn(dev Device) (mountinfo.Mount, error) {
+// mountOn returns where a ScoutFS is mounted, as the list of mounts has it, and how many
+// mounts there are in the folder that it is mounted in, and below.
+func mountOn(dev Device) (m mountinfo.Mount, beside int, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return mountinfo.Mount{}, err
+		return mountinfo.Mount{}, 0, err
 	}
 	mounts := mountinfo.Parse(string(text))
 	for _, m := range mounts {
@@ -90,14 +98,64 @@ func mountOn(dev Device) (mountinfo.Mount, error) {
 		}
 		// Another mount may lie on it.
 		if top, ok := mountinfo.Find(mounts, m.Point); ok && top.ID == m.ID {
-			return m, nil
+			for _, o := range mounts {
+				if mountinfo.Below(o.Point, filepath.Dir(m.Point)) {
+					beside++
+				}
+			}
+			return m, beside, nil
 		}
 	}
-	return mountinfo.Mount{}, fmt.Errorf("%w: it is not mounted", os.ErrNotExist)
+	return mountinfo.Mount{}, 0, fmt.Errorf("%w: it is not mounted", os.ErrNotExist)
+}
+
+// mostBeside is how many mounts are cloned, for a moment, to get at one of them.
+const mostBeside = 256
+
+// openBeside opens the root of what is mounted at a point, as openAside does, without
+// taking hold of that mount at any moment: it clones the folder that has the mount point,
+// and what is mounted below that with it.
+func openBeside(point string) (fd int, err error) {
+	dir, name := filepath.Split(point)
+	if name == "" {
+		return openAside(point)
+	}
+	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_NO_AUTOMOUNT)
+	if err == unix.ENOSYS {
+		return openDirectory(point)
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(aside)
+	err = retry(func() (err error) {
+		fd, err = unix.Openat(aside, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	// The clone does not have it if it was unmounted before.
+	if below := mountID(aside); below == 0 || mountID(fd) == below {
+		unix.Close(fd)
+		return -1, fmt.Errorf("%w: nothing is mounted there", os.ErrNotExist)
+	}
+	return fd, nil
+}
+
+// mountID returns the number of the mount that a descriptor is on, 0 if that is not known.
+func mountID(fd int) uint64 {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0
+	}
+	id, _ := fdinfoNumber(info, "mnt_id")
+	return id
 }
 
 // openAside opens a directory through a mount of its own, which nobody sees, so that the
-// one where it is found can be unmounted meanwhile.
+// one where it is found can be unmounted meanwhile. To clone that takes hold of it for a
+// moment, in which umount(2) finds it busy.
 func openAside(dir string) (fd int, err error) {
 	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)
 	if err == unix.ENOSYS {

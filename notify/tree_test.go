@@ -5,11 +5,16 @@ package notify
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"git.anomalous.dev/alphacentri/scoutfs-notify/internal/scoutfs"
 )
@@ -82,6 +87,102 @@ func TestTreeClosed(t *testing.T) {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("closed: %v", err)
 		}
+	}
+}
+
+// However often a file system is opened, umount(2) never finds it busy, and what is opened is
+// that file system or an error.
+func TestOpenBeside(t *testing.T) {
+	type opened struct {
+		kind int64
+		err  error
+	}
+	point := filepath.Join(t.TempDir(), "fs")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	namespace, ended := make(chan int), make(chan struct{})
+	results := make(chan opened, 1<<16)
+	go func() {
+		defer close(results)
+		runtime.LockOSThread() // and never unlocked, so that the thread ends
+		fd, ok := <-namespace
+		if !ok || unix.Unshare(unix.CLONE_FS) != nil || unix.Setns(fd, unix.CLONE_NEWNS) != nil {
+			return
+		}
+		for range cap(results) {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			o := opened{}
+			fd, err := openBeside(point)
+			if o.err = err; err == nil {
+				var st unix.Statfs_t
+				o.err = unix.Fstatfs(fd, &st)
+				o.kind = st.Type
+				unix.Close(fd)
+			}
+			results <- o
+		}
+	}()
+	failed := make(chan error)
+	go func() {
+		defer close(failed)
+		runtime.LockOSThread()
+		defer close(ended)
+		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+		var fd int
+		if err == nil {
+			fd, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err != nil {
+			close(namespace)
+			failed <- err
+			return
+		}
+		namespace <- fd
+		for range 300 {
+			if err := unix.Mount("none", point, "ramfs", 0, ""); err != nil {
+				failed <- fmt.Errorf("mount: %w", err)
+				return
+			}
+			for range 20 {
+				runtime.Gosched()
+			}
+			if err := unix.Unmount(point, 0); err != nil {
+				failed <- fmt.Errorf("umount: %w", err)
+				return
+			}
+		}
+	}()
+	err := <-failed
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("skipped: mounting needs CAP_SYS_ADMIN")
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	n := map[string]int{}
+	for o := range results {
+		switch {
+		case errors.Is(o.err, os.ErrNotExist):
+			n["not mounted"]++
+		case o.err != nil:
+			t.Errorf("open: %v", o.err)
+		case o.kind != unix.RAMFS_MAGIC:
+			t.Errorf("opened a file system of type %#x", o.kind)
+		default:
+			n["opened"]++
+		}
+	}
+	t.Log(n)
+	if err == nil && n["opened"] == 0 {
+		t.Error("it was never opened")
 	}
 }
 
