@@ -41,6 +41,7 @@ func runFollow(ctx context.Context, env *environment, args []string) error {
 	flags.Var((*age)(&l.Hours), "hours", "tell accesses of the last `time` apart by hour")
 	flags.Var((*age)(&l.Days), "days", "tell accesses of the last `time` apart by day")
 	flags.Var((*age)(&l.Keep), "keep", "forget inodes that were not accessed for `time`, and with them what was before that")
+	flags.Var((*age)(&index.Settle), "settle", "believe a clock that was set, and that of a machine that was started, after `time` without another step")
 	escaped := flags.Bool("escaped", false, "MOUNT is escaped as systemd-escape --path prints it")
 	rest, err := env.program.Parse(flags, "MOUNT", followAbout, args)
 	if err != nil {

@@ -69,8 +69,9 @@ func knownReports(k *vm.KernelTree) []vm.Known {
 		return []vm.Known{{
 			// An interrupt counts up and down what the task that it interrupts counts, RCU
 			// looks at that, and who waits for a mutex looks at its owner without a lock.
-			Name: "inside of a lock",
-			Head: regexp.MustCompile(`BUG: KCSAN: data-race in (__rcu_read_(un)?lock / \w*rcu_\w+|mutex_spin_on_owner)\b`),
+			// capable() sets a bit of the task's flags, of which RCU's interrupt reads another.
+			Name: "inside of the kernel",
+			Head: regexp.MustCompile(`BUG: KCSAN: data-race in (__rcu_read_(un)?lock / \w*rcu_\w+|mutex_spin_on_owner|capable / rcu_core)\b`),
 		}, {
 			Name: "data race of others",
 			Head: regexp.MustCompile(`BUG: KCSAN: `),

@@ -389,7 +389,7 @@ func TestIndexVacuum(t *testing.T) {
 	ino := fmt.Sprint(f.ino("deleted"))
 	unix.Sync()
 	f.startDaemon()
-	x := f.startIndex("-hours", "1h", "-days", "1h")
+	x := f.startIndex("-hours", "1h", "-days", "1h", "-settle", "1s")
 	f.await("the daemon", func(n *indexNode) bool { return n.Connected && len(n.Samples) > 0 })
 	f.read("kept")
 	f.read("deleted")

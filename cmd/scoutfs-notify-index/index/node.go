@@ -104,13 +104,14 @@ type Clock struct {
 	Ahead time.Duration `json:"ahead_ns,omitempty"`
 }
 
-// believed is how long after it was set, or the machine started, a clock is taken to be right.
-const believed = 24 * time.Hour
+// Settle is how long after it was set, or the machine started, a clock is taken to be right.
+// To be set before a store is opened.
+var Settle = 24 * time.Hour
 
 // ahead returns how far a clock that shows now may be ahead. It is less than 0 if it may be
 // behind.
 func (c *Clock) ahead(now Millis) time.Duration {
-	if now >= c.Epoch.plus(believed) {
+	if now >= c.Epoch.plus(Settle) {
 		return 0
 	}
 	return c.Ahead
