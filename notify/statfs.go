@@ -128,11 +128,7 @@ func statfs(fd int) (Mount, error) {
 // deviceOf returns the device of the file system that a descriptor is on, or the zero
 // Device. It asks /proc, because fstat(2) asks the file system and can wait for it.
 func deviceOf(fd int) Device {
-	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return Device{}
-	}
-	id, ok := fdinfoNumber(info, "mnt_id")
+	id, ok := mountID(fd)
 	if !ok {
 		return Device{}
 	}
@@ -146,6 +142,15 @@ func deviceOf(fd int) Device {
 		}
 	}
 	return Device{} // unmounted lazily
+}
+
+// mountID returns the number of the mount that a descriptor is on, as fdinfo has it.
+func mountID(fd int) (id uint64, ok bool) {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, false
+	}
+	return fdinfoNumber(info, "mnt_id")
 }
 
 // fdinfoNumber returns the number in the line of an fdinfo file that name starts.

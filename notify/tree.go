@@ -120,9 +120,24 @@ func openBeside(point string) (fd int, err error) {
 	if name == "" {
 		return openAside(point)
 	}
-	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_NO_AUTOMOUNT)
+	fd, err = openClone(dir, name, unix.AT_RECURSIVE)
+	if err == unix.EINVAL { // that folder's mount is not to be cloned, which says nothing of this one
+		return openAside(point)
+	}
+	return fd, err
+}
+
+// openAside opens a directory through a mount of its own, which nobody sees, so that the
+// one where it is found can be unmounted meanwhile. To clone that takes hold of it for a
+// moment, in which umount(2) finds it busy.
+func openAside(dir string) (fd int, err error) { return openClone(dir, ".", 0) }
+
+// openClone opens a directory in a folder through a clone of the folder's mount. With
+// AT_RECURSIVE what is mounted below is cloned, too, and the directory has to be a mount.
+func openClone(dir, name string, flags uint) (fd int, err error) {
+	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT|flags)
 	if err == unix.ENOSYS {
-		return openDirectory(point)
+		return openDirectory(filepath.Join(dir, name))
 	}
 	if err != nil {
 		return -1, err
@@ -132,44 +147,16 @@ func openBeside(point string) (fd int, err error) {
 		fd, err = unix.Openat(aside, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		return err
 	})
-	if err != nil {
-		return -1, err
+	if err != nil || flags&unix.AT_RECURSIVE == 0 {
+		return fd, err
 	}
-	// The clone does not have it if it was unmounted before.
-	if below := mountID(aside); below == 0 || mountID(fd) == below {
+	// The clone does not have the mount if that was unmounted before.
+	below, ok := mountID(aside)
+	if id, known := mountID(fd); !ok || !known || id == below {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%w: nothing is mounted there", os.ErrNotExist)
 	}
 	return fd, nil
-}
-
-// mountID returns the number of the mount that a descriptor is on, 0 if that is not known.
-func mountID(fd int) uint64 {
-	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return 0
-	}
-	id, _ := fdinfoNumber(info, "mnt_id")
-	return id
-}
-
-// openAside opens a directory through a mount of its own, which nobody sees, so that the
-// one where it is found can be unmounted meanwhile. To clone that takes hold of it for a
-// moment, in which umount(2) finds it busy.
-func openAside(dir string) (fd int, err error) {
-	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT)
-	if err == unix.ENOSYS {
-		return openDirectory(dir)
-	}
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(aside)
-	err = retry(func() (err error) {
-		fd, err = unix.Openat(aside, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	return fd, err
 }
 
 // Link returns a name of an inode, the first if it has several. The error is

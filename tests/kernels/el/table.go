@@ -387,13 +387,14 @@ func (r *results) cell(version string, err error) cell {
 
 var skipLine = regexp.MustCompile(`(?m)^ *\w+\.go:\d+: (.*)$`)
 
-// reason returns why a test was skipped: the last line that it logged.
+// reason returns why a test was skipped: the first line that it logged. Others may be of
+// what it cleaned up.
 func (r *results) reason(test string) string {
-	lines := skipLine.FindAllStringSubmatch(r.logs[test].String(), -1)
-	if len(lines) == 0 {
+	line := skipLine.FindStringSubmatch(r.logs[test].String())
+	if line == nil {
 		return "it does not say why"
 	}
-	return lines[len(lines)-1][1]
+	return line[1]
 }
 
 // dkms installs the packages by dnf and has dkms build them for the kernel.
