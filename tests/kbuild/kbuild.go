@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,10 +36,29 @@ func (b *Builder) Make(ctx context.Context, args ...string) (string, error) {
 	return run.Output(ctx, slices.Concat([]string{"nice", "make", "-s", "-C", b.Tree}, b.Vars, args)...)
 }
 
-// Build compiles a tree that is configured, of about so many files, and makes the layout of
-// vm.OpenKernel.
-func (b *Builder) Build(ctx context.Context, about int) error {
+// Build has the tree made and configured, compiles it, of about so many files, and makes the
+// layout of vm.OpenKernel. What an earlier Build in the same folder compiled before it was
+// stopped stays: configure is called only if the tree is not ready to be compiled.
+func (b *Builder) Build(ctx context.Context, about int, configure func(context.Context) error) error {
+	mark := filepath.Join(b.Dir, "configured")
+	if _, err := os.Stat(mark); err == nil {
+		b.Say("going on with what was compiled before")
+	} else {
+		if err := b.empty(); err != nil {
+			return err
+		}
+		if err := configure(ctx); err != nil {
+			return err
+		}
+		if err := os.WriteFile(mark, nil, 0o644); err != nil {
+			return err
+		}
+	}
 	if err := b.compile(ctx, about); err != nil {
+		return err
+	}
+	// From here on the tree is taken apart.
+	if err := os.Remove(mark); err != nil {
 		return err
 	}
 	if err := b.install(ctx); err != nil {
@@ -48,8 +68,26 @@ func (b *Builder) Build(ctx context.Context, about int) error {
 	return nil
 }
 
+// empty removes what is left of a tree that was not configured, or was taken apart.
+func (b *Builder) empty() error {
+	entries, err := os.ReadDir(b.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(b.Dir, e.Name())); err != nil {
+			return fmt.Errorf("remove leftover: %w", err)
+		}
+	}
+	return nil
+}
+
 // compile builds the image and the modules, and counts the files while it does.
 func (b *Builder) compile(ctx context.Context, about int) error {
+	before, err := objects(b.Tree)
+	if err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "nice", append([]string{"make", "-j" + strconv.Itoa(Jobs()), "-C", b.Tree, "bzImage", "modules"}, b.Vars...)...)
 	cmd.Env = run.Environ()
 	cmd.WaitDelay = 5 * time.Second
@@ -69,7 +107,7 @@ func (b *Builder) compile(ctx context.Context, about int) error {
 		}
 		if files++; time.Since(said) > 15*time.Second {
 			said = time.Now()
-			b.Say("%d files compiled, of about %d", files, about)
+			b.Say("%d files compiled, of about %d", before+files, about)
 		}
 	}
 	_, copyErr := io.Copy(io.Discard, out) // if a line was too long
@@ -79,8 +117,19 @@ func (b *Builder) compile(ctx context.Context, about int) error {
 		}
 		return fmt.Errorf("make: %w; it may need the Debian packages bc bison flex libelf-dev libssl-dev\n%s", err, msg.String())
 	}
-	b.Say("%d files compiled", files)
+	b.Say("%d files compiled", before+files)
 	return copyErr
+}
+
+// objects counts the files of a tree that were compiled; make compiles a few of them again.
+func objects(tree string) (n int, err error) {
+	err = filepath.WalkDir(tree, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() && strings.HasSuffix(path, ".o") {
+			n++
+		}
+		return err
+	})
+	return n, err
 }
 
 // Jobs returns how many compilers run at once: JOBS of the environment, or 2.

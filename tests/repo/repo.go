@@ -62,6 +62,30 @@ func CacheDir(elem ...string) (string, error) {
 // complete, so that an existing folder is always whole, even after a crash. Callers
 // with the same name wait for each other, also in different processes.
 func Cached(folder, name string, fill func(tmp string) error) (string, error) {
+	return cached(folder, name, func(tmp string) error {
+		// A killed process may have left one; under the lock nobody else uses it.
+		if err := os.RemoveAll(tmp); err != nil {
+			return fmt.Errorf("remove leftover: %w", err)
+		}
+		if err := os.Mkdir(tmp, 0o755); err != nil {
+			return err
+		}
+		return fill(tmp)
+	})
+}
+
+// Continued is Cached for what takes so long that what a stopped run left is worth having:
+// fill gets the folder as that left it, and has to see for itself how far it came.
+func Continued(folder, name string, fill func(tmp string) error) (string, error) {
+	return cached(folder, name, func(tmp string) error {
+		if err := os.MkdirAll(tmp, 0o755); err != nil {
+			return err
+		}
+		return fill(tmp)
+	})
+}
+
+func cached(folder, name string, fill func(tmp string) error) (string, error) {
 	parent, err := CacheDir(folder)
 	if err != nil {
 		return "", err
@@ -79,14 +103,7 @@ func Cached(folder, name string, fill func(tmp string) error) (string, error) {
 		return dir, nil // made while this process waited for the lock
 	}
 
-	// A killed process may have left one; under the lock nobody else uses it.
 	tmp := dir + ".tmp"
-	if err := os.RemoveAll(tmp); err != nil {
-		return "", fmt.Errorf("remove leftover: %w", err)
-	}
-	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return "", err
-	}
 	if err := fill(tmp); err != nil {
 		return "", err
 	}

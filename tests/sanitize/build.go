@@ -62,11 +62,12 @@ func buildKernel(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s\n%s", filepath.Base(archive), st.Size(), gcc, config))
-	dir, err := repo.Cached("kernels", name+"-"+hex.EncodeToString(key[:6]), func(tmp string) error {
+	dir, err := repo.Continued("kernels", name+"-"+hex.EncodeToString(key[:6]), func(tmp string) error {
 		start := time.Now()
-		return build(ctx, &kbuild.Builder{Dir: tmp, Tree: filepath.Join(tmp, "build"), Say: func(format string, args ...any) {
+		b := &kbuild.Builder{Dir: tmp, Tree: filepath.Join(tmp, "build"), Say: func(format string, args ...any) {
 			fmt.Fprintf(os.Stderr, "sanitize: %s after %v: %s\n", name, time.Since(start).Round(time.Second), fmt.Sprintf(format, args...))
-		}}, archive, config)
+		}}
+		return b.Build(ctx, 1300, func(ctx context.Context) error { return prepare(ctx, b, archive, config) })
 	})
 	if err != nil {
 		return "", fmt.Errorf("build kernel %s: %w", name, err)
@@ -74,7 +75,7 @@ func buildKernel(ctx context.Context, name string) (string, error) {
 	return dir, nil
 }
 
-func build(ctx context.Context, b *kbuild.Builder, archive, config string) error {
+func prepare(ctx context.Context, b *kbuild.Builder, archive, config string) error {
 	b.Say("unpacking %s", filepath.Base(archive))
 	if err := vm.UnpackSource(ctx, archive, b.Tree); err != nil {
 		return err
@@ -82,10 +83,7 @@ func build(ctx context.Context, b *kbuild.Builder, archive, config string) error
 	if err := excuse(b.Tree); err != nil {
 		return err
 	}
-	if err := configure(ctx, b, config); err != nil {
-		return err
-	}
-	return b.Build(ctx, 1300)
+	return configure(ctx, b, config)
 }
 
 // plain are folders of code that this project's does not reach with anything of its own.

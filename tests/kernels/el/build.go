@@ -50,19 +50,24 @@ func (o *options) kernel(ctx context.Context, tag string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	kind := "el"
+	kind, cached := "el", repo.Continued
 	if o.prepare || o.compile {
-		kind = "el-prepared"
+		kind, cached = "el-prepared", repo.Cached
 	}
 	key := sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%s\n%q", rules, commit, gcc, changed, neededBy(tag)))
-	dir, err := repo.Cached("kernels", fmt.Sprintf("%s-%s-%s", kind, tag, hex.EncodeToString(key[:4])), func(tmp string) error {
+	dir, err := cached("kernels", fmt.Sprintf("%s-%s-%s", kind, tag, hex.EncodeToString(key[:4])), func(tmp string) error {
 		start := time.Now()
-		return o.build(ctx, tag, &kbuild.Builder{
+		b := &kbuild.Builder{
 			Dir: tmp, Tree: filepath.Join(tmp, "build"), Vars: vars(tag),
 			Say: func(format string, args ...any) {
 				fmt.Fprintf(os.Stderr, "el: %s after %v: %s\n", tag, time.Since(start).Round(time.Second), fmt.Sprintf(format, args...))
 			},
-		})
+		}
+		prepare := func(ctx context.Context) error { return o.prepareTree(ctx, tag, b) }
+		if kind != "el" {
+			return prepare(ctx)
+		}
+		return b.Build(ctx, 2900, prepare)
 	})
 	if err != nil {
 		return "", fmt.Errorf("build kernel %s: %w", tag, err)
@@ -73,7 +78,8 @@ func (o *options) kernel(ctx context.Context, tag string) (string, error) {
 	return dir, nil
 }
 
-func (o *options) build(ctx context.Context, tag string, b *kbuild.Builder) error {
+// prepareTree makes a tag's tree, for which modules can be compiled then.
+func (o *options) prepareTree(ctx context.Context, tag string, b *kbuild.Builder) error {
 	files, err := list(ctx, o.src, tag)
 	if err != nil {
 		return err
@@ -96,11 +102,8 @@ func (o *options) build(ctx context.Context, tag string, b *kbuild.Builder) erro
 	if _, err := b.Make(ctx, "modules_prepare"); err != nil {
 		return fmt.Errorf("%w\nit may need the Debian packages bc bison flex libelf-dev libssl-dev", err)
 	}
-	if o.prepare || o.compile {
-		b.Say("prepared")
-		return nil
-	}
-	return b.Build(ctx, 2900)
+	b.Say("prepared")
+	return nil
 }
 
 // adjust gives the tree the release that the distribution's package has, and lets compilers
