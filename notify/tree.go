@@ -121,7 +121,9 @@ func openBeside(point string) (fd int, err error) {
 		return openAside(point)
 	}
 	fd, err = openClone(dir, name, unix.AT_RECURSIVE)
-	if err == unix.EINVAL { // that folder's mount is not to be cloned, which says nothing of this one
+	// That folder's mount is not to be cloned, or the clone not to be made private, which
+	// says nothing of this one.
+	if err == unix.EINVAL {
 		return openAside(point)
 	}
 	return fd, err
@@ -143,6 +145,11 @@ func openClone(dir, name string, flags uint) (fd int, err error) {
 		return -1, err
 	}
 	defer unix.Close(aside)
+	if flags&unix.AT_RECURSIVE != 0 {
+		if err := setPrivate(aside); err != nil {
+			return -1, err
+		}
+	}
 	err = retry(func() (err error) {
 		fd, err = unix.Openat(aside, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		return err
@@ -157,6 +164,17 @@ func openClone(dir, name string, flags uint) (fd int, err error) {
 		return -1, fmt.Errorf("%w: nothing is mounted there", os.ErrNotExist)
 	}
 	return fd, nil
+}
+
+// setPrivate cuts a tree of mounts that was just cloned off from the one that it was cloned
+// of. Where mounts are shared, as systemd makes them, umount(2) unmounts in the clone as
+// well, and so would find the directory busy that is opened there.
+func setPrivate(tree int) error {
+	err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	if err == unix.ENOSYS { // before Linux 5.12
+		err = unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", tree), "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	return err
 }
 
 // Link returns a name of an inode, the first if it has several. The error is

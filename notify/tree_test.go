@@ -93,6 +93,18 @@ func TestTreeClosed(t *testing.T) {
 // However often a file system is opened, umount(2) never finds it busy, and what is opened is
 // that file system or an error.
 func TestOpenBeside(t *testing.T) {
+	for name, c := range map[string]struct{ mounter, opener uintptr }{
+		"private": {unix.MS_PRIVATE, 0},
+		"shared":  {unix.MS_SHARED, 0}, // as systemd makes them
+		"slave":   {unix.MS_SHARED, unix.MS_SLAVE},
+	} {
+		t.Run(name, func(t *testing.T) { testOpenBeside(t, c.mounter, c.opener) })
+	}
+}
+
+// testOpenBeside mounts and unmounts in a namespace whose mounts are of one kind of
+// propagation, and opens there, or in a copy of that namespace with another kind.
+func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 	type opened struct {
 		kind int64
 		err  error
@@ -101,13 +113,27 @@ func TestOpenBeside(t *testing.T) {
 	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	propagate := func(kind uintptr) error { return unix.Mount("", "/", "", unix.MS_REC|kind, "") }
 	namespace, ended := make(chan int), make(chan struct{})
+	ready := make(chan error)
 	results := make(chan opened, 1<<16)
 	go func() {
 		defer close(results)
 		runtime.LockOSThread() // and never unlocked, so that the thread ends
 		fd, ok := <-namespace
-		if !ok || unix.Unshare(unix.CLONE_FS) != nil || unix.Setns(fd, unix.CLONE_NEWNS) != nil {
+		if !ok {
+			return
+		}
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNS)
+		}
+		if err == nil && opener != 0 {
+			if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
+				err = propagate(opener)
+			}
+		}
+		if ready <- err; err != nil {
 			return
 		}
 		for range cap(results) {
@@ -137,8 +163,8 @@ func TestOpenBeside(t *testing.T) {
 		if err == nil {
 			fd, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		}
-		if err == nil {
-			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		if err == nil { // cut off from the host's before it is anything else
+			err = errors.Join(propagate(unix.MS_PRIVATE), propagate(mounter))
 		}
 		if err != nil {
 			close(namespace)
@@ -146,6 +172,10 @@ func TestOpenBeside(t *testing.T) {
 			return
 		}
 		namespace <- fd
+		if err := <-ready; err != nil {
+			failed <- err
+			return
+		}
 		for range 300 {
 			if err := unix.Mount("none", point, "ramfs", 0, ""); err != nil {
 				failed <- fmt.Errorf("mount: %w", err)

@@ -47,7 +47,20 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	dumpTasks(flag.Lookup("test.timeout"))
 	startSanitizers()
+	if err := shareMounts(); err != nil {
+		fmt.Fprintln(os.Stderr, "share the machine's mounts:", err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
+}
+
+// shareMounts makes the machine's mounts shared, as systemd does: what is unmounted in one
+// place is in all copies of it, and found busy if one of them is in use.
+func shareMounts() error {
+	if os.Getenv(proto.EnvGuest) == "" {
+		return nil
+	}
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
 // dumpTasks makes the machine's kernel log the state of all tasks shortly before a
