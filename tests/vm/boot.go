@@ -324,7 +324,7 @@ func (m *machine) run(ctx context.Context, timeout time.Duration, qemu string, a
 
 	var readers sync.WaitGroup
 	readers.Add(2)
-	go func() { defer readers.Done(); m.lines(console, "kernel", m.consoleLine) }()
+	go func() { defer readers.Done(); m.lines(console, "kernel", m.trouble.check) }()
 	go func() { defer readers.Done(); m.lines(program, "", m.programLine) }()
 
 	var errs []error
@@ -423,16 +423,12 @@ func (m *machine) lines(r io.Reader, who string, handle func(line string)) {
 	}
 }
 
-// consoleLine handles a line of the kernel's.
-func (m *machine) consoleLine(line string) {
-	if strings.Contains(line, "as init process") {
-		m.upOnce.Do(func() { close(m.up) })
-	}
-	m.trouble.check(line)
-}
-
 // programLine handles a line of the program's port.
 func (m *machine) programLine(line string) {
+	if line == proto.FirstLine(m.nonce) {
+		m.upOnce.Do(func() { close(m.up) })
+		return
+	}
 	if status, ok := proto.ParseLastLine(line, m.nonce); ok {
 		m.ended, m.status = true, status
 		return

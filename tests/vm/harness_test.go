@@ -162,6 +162,18 @@ func TestNoBoot(t *testing.T) {
 	}
 }
 
+// TestQuietKernel has a kernel that says nothing of its first program, as EL8's: the limit
+// from there on holds all the same.
+func TestQuietKernel(t *testing.T) {
+	_, err := Boot(t.Context(), Config{
+		Kernel: TestKernel(t, KernelNames()[0]), Argv: []string{"/bin/busybox", "sleep", "3600"},
+		Append: "quiet", Timeout: time.Millisecond,
+	})
+	if !errors.Is(err, ErrTimeout) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestRunAgain has machines that are useless, all but the third.
 func TestRunAgain(t *testing.T) {
 	machines := 0

@@ -296,7 +296,7 @@ func TestReadTests(t *testing.T) {
 		"silent":    {event("skip", "T"), nil, 0, skipped("T: it does not say why")},
 		"no events": {"# p\nsyntax error\n", errors.New("exit status 1"), 0, failed("FAIL", "exit status 1")},
 	} {
-		r, err := readTests(strings.NewReader(tt.out))
+		r, err := readTests(strings.NewReader(tt.out), func(*results, string) {})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

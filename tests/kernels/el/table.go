@@ -306,7 +306,14 @@ func goTest(pkg, which string) func(ctx context.Context, m *module) (cell, error
 		if err := cmd.Start(); err != nil {
 			return cell{}, err
 		}
-		r, readErr := readTests(out)
+		start, said := time.Now(), time.Now()
+		r, readErr := readTests(out, func(r *results, test string) {
+			if time.Since(said) > 30*time.Second {
+				said = time.Now()
+				fmt.Fprintf(os.Stderr, "el: after %v: %d tests passed, %d skipped, %d failed; now %s\n",
+					time.Since(start).Round(time.Second), r.passed, len(r.skipped), len(r.failed), test)
+			}
+		})
 		runErr := cmd.Wait()
 		c := r.cell(m.series.Version, cmp.Or(runErr, readErr))
 		if c.failed {
@@ -325,8 +332,9 @@ type results struct {
 	logs            map[string]*strings.Builder // of each test
 }
 
-// readTests reads what "go test -json" prints.
-func readTests(in io.Reader) (*results, error) {
+// readTests reads what "go test -json" prints. It calls say with what is known at each thing
+// that a test says.
+func readTests(in io.Reader, say func(r *results, test string)) (*results, error) {
 	r := &results{logs: map[string]*strings.Builder{}}
 	parents := map[string]bool{}
 	err := vm.ReadEvents(in, func(e testjson.TestEvent) {
@@ -338,6 +346,7 @@ func readTests(in io.Reader) (*results, error) {
 			r.logs[e.Test] = &strings.Builder{}
 		}
 		r.logs[e.Test].WriteString(e.Output)
+		say(r, e.Test)
 		if !e.Action.IsTerminal() {
 			return
 		}

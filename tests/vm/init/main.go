@@ -75,6 +75,7 @@ func live(spec *proto.Spec) (int, error) {
 	if err := readSpec(proto.SpecPath, spec); err != nil {
 		return proto.StatusInit, err
 	}
+	fmt.Println(proto.FirstLine(spec.Nonce))
 	if err := loopbackUp(); err != nil {
 		return proto.StatusInit, err
 	}

@@ -26,7 +26,7 @@ const (
 
 // Spec tells PID 1 what to do.
 type Spec struct {
-	Nonce   string   // distinguishes this boot's last line from any other text
+	Nonce   string   // distinguishes this boot's first and last line from any other text
 	Modules []string // paths of modules, in the order to load them
 	Later   []string // the same of those that the program loads
 	Disks   int      // how many of /dev/vda, /dev/vdb, ... to wait for
@@ -48,6 +48,9 @@ const (
 
 // DiskPath returns the path in the guest of a disk, counted from 0; at most 26.
 func DiskPath(i int) string { return "/dev/vd" + string(rune('a'+i)) }
+
+// FirstLine returns the line of a machine whose PID 1 runs, without a line feed.
+func FirstLine(nonce string) string { return "vm: begin " + nonce }
 
 // LastLine returns the last line of a machine that ends as it should, without a line
 // feed.
