@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"unsafe"
 
@@ -35,13 +36,13 @@ type Change struct {
 	Ino     uint64
 }
 
-// Tree looks up the names of inodes in a mounted ScoutFS. That needs the capability
-// CAP_DAC_READ_SEARCH.
+// Tree looks up the names of inodes in a mounted ScoutFS. That needs the capabilities
+// CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN.
 //
 // As long as it is open, the file system does not end when it is unmounted, although
-// umount(2) succeeds; on a kernel older than 5.2 umount(2) fails, and while it is opened so
-// it does where hundreds of file systems are mounted beside it. So open it, look up what
-// there is to look up, and close it. Its methods can wait for as long as the cluster's
+// umount(2) succeeds; where hundreds of file systems are mounted, umount(2) fails while it is
+// opened, and on a kernel older than 5.2 as long as it is open. So open it, look
+// up what there is to look up, and close it. Its methods can wait for as long as the cluster's
 // server is away, and cannot be interrupted. They are safe for concurrent use, one at a
 // time.
 type Tree struct {
@@ -62,16 +63,11 @@ const linkBytes = 288
 // cluster's server. The error is [os.ErrNotExist] if it is not mounted where this
 // process sees it, or the system's.
 func OpenTree(dev Device) (*Tree, error) {
-	m, beside, err := mountOn(dev)
+	m, all, err := mountOn(dev)
 	if err != nil {
 		return nil, fmt.Errorf("open file system on device %v: %w", dev, err)
 	}
-	var fd int
-	if beside <= mostBeside {
-		fd, err = openBeside(m.Point)
-	} else {
-		fd, err = openAside(m.Point)
-	}
+	fd, err := openMounted(m.Point, all)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", m.Point, err)
 	}
@@ -84,33 +80,53 @@ func OpenTree(dev Device) (*Tree, error) {
 	return &Tree{fd: fd}, nil
 }
 
-// mountOn returns where a ScoutFS is mounted, as the list of mounts has it, and how many
-// mounts there are in the folder that it is mounted in, and below.
-func mountOn(dev Device) (m mountinfo.Mount, beside int, err error) {
+// mountOn returns where a ScoutFS is mounted, as the list of mounts has it, and all mounts.
+func mountOn(dev Device) (m mountinfo.Mount, all []mountinfo.Mount, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return mountinfo.Mount{}, 0, err
+		return mountinfo.Mount{}, nil, err
 	}
-	mounts := mountinfo.Parse(string(text))
-	for _, m := range mounts {
+	all = mountinfo.Parse(string(text))
+	for _, m := range all {
 		if m.Type != FSType || dev != (Device{m.Major, m.Minor}) {
 			continue
 		}
 		// Another mount may lie on it.
-		if top, ok := mountinfo.Find(mounts, m.Point); ok && top.ID == m.ID {
-			for _, o := range mounts {
-				if mountinfo.Below(o.Point, filepath.Dir(m.Point)) {
-					beside++
-				}
-			}
-			return m, beside, nil
+		if top, ok := mountinfo.Find(all, m.Point); ok && top.ID == m.ID {
+			return m, all, nil
 		}
 	}
-	return mountinfo.Mount{}, 0, fmt.Errorf("%w: it is not mounted", os.ErrNotExist)
+	return mountinfo.Mount{}, nil, fmt.Errorf("%w: it is not mounted", os.ErrNotExist)
 }
 
-// mostBeside is how many mounts are cloned, for a moment, to get at one of them.
-const mostBeside = 256
+// mostCopied is how many mounts are copied, for a moment, to get at one of them.
+const mostCopied = 256
+
+// openMounted opens the root of what is mounted at a point, in the way that disturbs
+// umount(2) least with these mounts on the host.
+func openMounted(point string, all []mountinfo.Mount) (fd int, err error) {
+	beside := 0
+	for _, m := range all {
+		if mountinfo.Below(m.Point, filepath.Dir(point)) {
+			beside++
+		}
+	}
+	if beside <= mostCopied {
+		fd, err = openBeside(point)
+	} else {
+		fd, err = openAside(point)
+	}
+	if err != unix.ENOSYS { // before Linux 5.2
+		return fd, err
+	}
+	if len(all) <= mostCopied {
+		fd, err = openInCopy(point)
+		if err != unix.EINVAL {
+			return fd, err
+		}
+	}
+	return openDirectory(point)
+}
 
 // openBeside opens the root of what is mounted at a point, as openAside does, without
 // taking hold of that mount at any moment: it clones the folder that has the mount point,
@@ -138,9 +154,6 @@ func openAside(dir string) (fd int, err error) { return openClone(dir, ".", 0) }
 // AT_RECURSIVE what is mounted below is cloned, too, and the directory has to be a mount.
 func openClone(dir, name string, flags uint) (fd int, err error) {
 	aside, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_NO_AUTOMOUNT|flags)
-	if err == unix.ENOSYS {
-		return openDirectory(filepath.Join(dir, name))
-	}
 	if err != nil {
 		return -1, err
 	}
@@ -157,13 +170,63 @@ func openClone(dir, name string, flags uint) (fd int, err error) {
 	if err != nil || flags&unix.AT_RECURSIVE == 0 {
 		return fd, err
 	}
-	// The clone does not have the mount if that was unmounted before.
-	below, ok := mountID(aside)
-	if id, known := mountID(fd); !ok || !known || id == below {
-		unix.Close(fd)
-		return -1, fmt.Errorf("%w: nothing is mounted there", os.ErrNotExist)
+	return fd, checkMounted(fd, aside)
+}
+
+// openInCopy opens the root of what is mounted at a point in a copy of the mount namespace,
+// which a thread has that ends with it, without taking hold of that mount at any moment. The
+// error is EINVAL where that cannot be, as in a chroot.
+func openInCopy(point string) (fd int, err error) {
+	onThread(func() { fd, err = openCopied(point) })
+	return fd, err
+}
+
+// onThread runs f on a thread of its own, which ends with it.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// Go does not end the main thread. While this holds it, that is another one.
+			onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f() // and the thread is never unlocked
+	}()
+	<-done
+}
+
+// openCopied does that for openInCopy, and leaves its thread in the copy.
+func openCopied(point string) (fd int, err error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return -1, err
 	}
-	return fd, nil
+	// As in setPrivate, before anything in it is opened.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return -1, err
+	}
+	below, err := openDirectory(filepath.Dir(point))
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(below)
+	if fd, err = openDirectory(point); err != nil {
+		return -1, err
+	}
+	return fd, checkMounted(fd, below)
+}
+
+// checkMounted returns an error, and closes fd, if fd is on the same mount as below, which is
+// of the folder that has the mount point: that was unmounted before.
+func checkMounted(fd, below int) error {
+	under, ok := mountID(below)
+	if id, known := mountID(fd); ok && known && id != under {
+		return nil
+	}
+	unix.Close(fd)
+	return fmt.Errorf("%w: nothing is mounted there", os.ErrNotExist)
 }
 
 // setPrivate cuts a tree of mounts that was just cloned off from the one that it was cloned

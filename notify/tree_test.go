@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -98,13 +100,17 @@ func TestOpenBeside(t *testing.T) {
 		"shared":  {unix.MS_SHARED, 0}, // as systemd makes them
 		"slave":   {unix.MS_SHARED, unix.MS_SLAVE},
 	} {
-		t.Run(name, func(t *testing.T) { testOpenBeside(t, c.mounter, c.opener) })
+		t.Run(name, func(t *testing.T) {
+			t.Run("clone", func(t *testing.T) { testOpenBeside(t, c.mounter, c.opener, openBeside) })
+			// Before Linux 5.2.
+			t.Run("copy", func(t *testing.T) { testOpenBeside(t, c.mounter, c.opener, openCopied) })
+		})
 	}
 }
 
 // testOpenBeside mounts and unmounts in a namespace whose mounts are of one kind of
 // propagation, and opens there, or in a copy of that namespace with another kind.
-func testOpenBeside(t *testing.T, mounter, opener uintptr) {
+func testOpenBeside(t *testing.T, mounter, opener uintptr, open func(point string) (int, error)) {
 	type opened struct {
 		kind int64
 		err  error
@@ -117,9 +123,8 @@ func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 	namespace, ended := make(chan int), make(chan struct{})
 	ready := make(chan error)
 	results := make(chan opened, 1<<16)
-	go func() {
+	go onThread(func() {
 		defer close(results)
-		runtime.LockOSThread() // and never unlocked, so that the thread ends
 		fd, ok := <-namespace
 		if !ok {
 			return
@@ -133,6 +138,10 @@ func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 				err = propagate(opener)
 			}
 		}
+		var own int
+		if err == nil {
+			own, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
 		if ready <- err; err != nil {
 			return
 		}
@@ -143,20 +152,22 @@ func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 			default:
 			}
 			o := opened{}
-			fd, err := openBeside(point)
+			fd, err := open(point)
 			if o.err = err; err == nil {
 				var st unix.Statfs_t
 				o.err = unix.Fstatfs(fd, &st)
 				o.kind = st.Type
 				unix.Close(fd)
 			}
+			if err := unix.Setns(own, unix.CLONE_NEWNS); err != nil {
+				o.err = err
+			}
 			results <- o
 		}
-	}()
+	})
 	failed := make(chan error)
-	go func() {
+	go onThread(func() {
 		defer close(failed)
-		runtime.LockOSThread()
 		defer close(ended)
 		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
 		var fd int
@@ -189,7 +200,7 @@ func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 				return
 			}
 		}
-	}()
+	})
 	err := <-failed
 	if errors.Is(err, os.ErrPermission) {
 		t.Skip("skipped: mounting needs CAP_SYS_ADMIN")
@@ -213,6 +224,50 @@ func testOpenBeside(t *testing.T, mounter, opener uintptr) {
 	t.Log(n)
 	if err == nil && n["opened"] == 0 {
 		t.Error("it was never opened")
+	}
+}
+
+// openInCopy leaves no thread in the copy, from whatever thread it is called.
+func TestOpenInCopy(t *testing.T) {
+	namespaces := func() (all []string) {
+		tasks, err := filepath.Glob("/proc/self/task/*/ns/mnt")
+		if err != nil || len(tasks) == 0 {
+			t.Fatal(tasks, err)
+		}
+		for _, task := range tasks {
+			if ns, err := os.Readlink(task); err == nil && !slices.Contains(all, ns) { // or the thread has ended
+				all = append(all, ns)
+			}
+		}
+		return all
+	}
+	var calls sync.WaitGroup
+	for range 20 {
+		calls.Go(func() {
+			fd, err := openInCopy("/proc")
+			if errors.Is(err, os.ErrPermission) {
+				return
+			}
+			var st unix.Statfs_t
+			if err == nil {
+				err = unix.Fstatfs(fd, &st)
+				unix.Close(fd)
+			}
+			if err != nil || st.Type != unix.PROC_SUPER_MAGIC {
+				t.Errorf("opened a file system of type %#x, %v", st.Type, err)
+			}
+		})
+	}
+	calls.Wait()
+	_, err := openInCopy(t.TempDir())
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("skipped: copying the mount namespace needs CAP_SYS_ADMIN")
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nothing is mounted there: %v", err)
+	}
+	for all := namespaces(); len(all) > 1; all = namespaces() { // a thread ends just after the call
+		runtime.Gosched()
 	}
 }
 

@@ -290,6 +290,7 @@ func TestReadTests(t *testing.T) {
 		"good":      {event("pass", "T/v/A") + event("pass", "T/v") + event("pass", "T"), nil, 1, ok},
 		"some":      {event("pass", "T/v/A") + skip("T/v/B", "needs root") + event("pass", "T/v") + event("pass", "T"), nil, 1, cell{"ok, 1 of 2 tests skipped", []string{"B: needs root"}, false}},
 		"failed":    {event("pass", "T/v/A") + event("fail", "T/v/B") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, failed("FAIL", "T/v/B")},
+		"alone":     {event("pass", "T/v/A") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, failed("FAIL", "T/v")},
 		"no end":    {event("run", "T") + event("pass", "T/v/A"), errors.New("killed"), 1, failed("FAIL", "killed")},
 		"none":      {"", nil, 0, failed("FAIL", "no test ran")},
 		"skipped":   {skip("T", "needs root"), nil, 0, skipped("T: needs root")},

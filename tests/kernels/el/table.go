@@ -324,7 +324,8 @@ func goTest(pkg, which string) func(ctx context.Context, m *module) (cell, error
 	}
 }
 
-// results are the ends of tests, of those without tests below them.
+// results are the ends of tests, of those without tests below them, and of others that
+// fail although those do not.
 type results struct {
 	passed          int
 	skipped, failed []string
@@ -350,15 +351,17 @@ func readTests(in io.Reader, say func(r *results, test string)) (*results, error
 		if !e.Action.IsTerminal() {
 			return
 		}
-		if !parents[e.Test] {
-			switch e.Action {
-			case testjson.ActionPass:
-				r.passed++
-			case testjson.ActionSkip:
-				r.skipped = append(r.skipped, e.Test)
-			default:
+		switch {
+		case e.Action == testjson.ActionFail:
+			// A test fails with those below it, or for a reason of its own.
+			if !slices.ContainsFunc(r.failed, func(name string) bool { return strings.HasPrefix(name, e.Test+"/") }) {
 				r.failed = append(r.failed, e.Test)
 			}
+		case parents[e.Test]:
+		case e.Action == testjson.ActionPass:
+			r.passed++
+		case e.Action == testjson.ActionSkip:
+			r.skipped = append(r.skipped, e.Test)
 		}
 		for name := e.Test; strings.Contains(name, "/"); {
 			name = name[:strings.LastIndex(name, "/")]
