@@ -160,7 +160,13 @@ func installAsREADME(m *machine, versions []string, inKernels ...string) {
 	m.run("dnf", "--repofrompath", "others,"+workDir+"/others", "--nogpgcheck", "install", "debian-provides")
 	m.sh("cat > /etc/yum.repos.d/scoutfs-notify.repo <<'END'\n" + r.repo + "END")
 
-	m.sh(strings.Replace(r.install, r.version, installed, 1))
+	said := m.sh(strings.Replace(r.install, r.version, installed, 1))
+	defer func() {
+		if t.Failed() {
+			t.Logf("the packages' installation said:\n%s\nthe end of what the compiler said:\n%s", said,
+				m.sh("tail -n 30 /var/log/scoutfs-notify-*.log 2>&1 || :"))
+		}
+	}()
 	release := releaseOf(t, m, "scoutfs-notify-kmod-"+installed)
 	check(m, "scoutfs-notify-kmod-"+installed, release, inKernels...)
 	equal(t, "rpm -V", lines(m.sh("rpm -V scoutfs-notifyd")), nil)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,21 +20,21 @@ import (
 	"git.anomalous.dev/alphacentri/scoutfs-notify/tests/run"
 )
 
-// vars returns what is for every make of a tag's kernel. EL8's source makes errors of
-// warnings, of which newer compilers have more. Its objtool does not know what newer
-// compilers and assemblers write, and ends with a segmentation fault: without it the
-// kernel's stack traces are guesses, and the rest is as it was.
-func vars(tag string) []string {
-	v := []string{"LOCALVERSION=", "DISABLE_WERROR=1", "WERROR=0"}
-	if strings.HasPrefix(tag, "4.18.") {
-		v = append(v, "SKIP_STACK_VALIDATION=1")
+// vars is for every make: EL8's source makes errors of warnings, of which newer compilers
+// have more.
+var vars = []string{"LOCALVERSION=", "DISABLE_WERROR=1", "WERROR=0"}
+
+// rules changes when a tag's tree that an older version of this program made is not as one
+// made now, apart from its configuration.
+func rules(tag string) int {
+	if isEL8(tag) {
+		return 4
 	}
-	return v
+	return 3
 }
 
-// rules changes when a tree that an older version of this program made is not as one made
-// now, apart from its configuration.
-const rules = 3
+// isEL8 tells the kernels that were written for compilers older than those that are around.
+func isEL8(tag string) bool { return strings.HasPrefix(tag, "4.18.") }
 
 // kernel returns the folder of a tag's kernel, in the layout of vm.OpenKernel, or with
 // -prepare the tree that modules are compiled against. It is made once for each source
@@ -54,11 +55,11 @@ func (o *options) kernel(ctx context.Context, tag string) (string, error) {
 	if o.prepare || o.compile {
 		kind, cached = "el-prepared", repo.Cached
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%s\n%q", rules, commit, gcc, changed, neededBy(tag)))
+	key := sha256.Sum256(fmt.Appendf(nil, "%d\n%s\n%s\n%s\n%q", rules(tag), commit, gcc, changed, neededBy(tag)))
 	dir, err := cached("kernels", fmt.Sprintf("%s-%s-%s", kind, tag, hex.EncodeToString(key[:4])), func(tmp string) error {
 		start := time.Now()
 		b := &kbuild.Builder{
-			Dir: tmp, Tree: filepath.Join(tmp, "build"), Vars: vars(tag),
+			Dir: tmp, Tree: filepath.Join(tmp, "build"), Vars: vars,
 			Say: func(format string, args ...any) {
 				fmt.Fprintf(os.Stderr, "el: %s after %v: %s\n", tag, time.Since(start).Round(time.Second), fmt.Sprintf(format, args...))
 			},
@@ -123,12 +124,22 @@ func adjust(tree, tag string) error {
 	// Since gcc 9 the alias that module_init() makes has to have the function's attributes,
 	// which Linux gives it from 5.1 on.
 	text = append(text, "\nKBUILD_CFLAGS += -Wno-missing-attributes\n"...)
+	// EL8's objtool does not know what newer compilers and assemblers write, and ends with a
+	// segmentation fault. Without it the kernel's stack traces are guesses, and the rest is as
+	// it was.
+	if isEL8(tag) {
+		const objtool = "\nifdef CONFIG_STACK_VALIDATION\n"
+		if !bytes.Contains(text, []byte(objtool)) {
+			return errors.New("leave objtool out: the Makefile does not say where it is used")
+		}
+		text = bytes.Replace(text, []byte(objtool), []byte("\nexport SKIP_STACK_VALIDATION := 1\nifdef CONFIG_NO_STACK_VALIDATION\n"), 1)
+	}
 	if err := os.WriteFile(name, text, 0o644); err != nil {
 		return err
 	}
 	// Up to Linux 5.7 start_secondary() sets the stack's canary and does not return, but gcc
 	// from 10 on makes a jump of its last call and checks the canary before.
-	if strings.HasPrefix(tag, "4.18.") {
+	if isEL8(tag) {
 		name := filepath.Join(tree, "arch/x86/kernel/Makefile")
 		if text, err = os.ReadFile(name); err != nil {
 			return err

@@ -27,7 +27,7 @@ var needed = []string{
 // neededBy returns the options that are needed of a tag's kernel. EL8's virtio wants
 // dma_buf_export(), but only drivers select what has it.
 func neededBy(tag string) []string {
-	if strings.HasPrefix(tag, "4.18.") {
+	if isEL8(tag) {
 		return append(slices.Clone(needed), "SYNC_FILE")
 	}
 	return needed

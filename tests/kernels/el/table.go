@@ -306,14 +306,12 @@ func goTest(pkg, which string) func(ctx context.Context, m *module) (cell, error
 		if err := cmd.Start(); err != nil {
 			return cell{}, err
 		}
-		start, said := time.Now(), time.Now()
+		now := make(chan string)
+		go sayWhere(now)
 		r, readErr := readTests(out, func(r *results, test string) {
-			if time.Since(said) > 30*time.Second {
-				said = time.Now()
-				fmt.Fprintf(os.Stderr, "el: after %v: %d tests passed, %d skipped, %d failed; now %s\n",
-					time.Since(start).Round(time.Second), r.passed, len(r.skipped), len(r.failed), test)
-			}
+			now <- fmt.Sprintf("%d tests passed, %d skipped, %d failed; now %s", r.passed, len(r.skipped), len(r.failed), test)
 		})
+		close(now)
 		runErr := cmd.Wait()
 		c := r.cell(m.series.Version, cmp.Or(runErr, readErr))
 		if c.failed {
@@ -321,6 +319,25 @@ func goTest(pkg, which string) func(ctx context.Context, m *module) (cell, error
 		}
 		fmt.Fprintf(os.Stderr, "el: %s of %s: %d tests passed, %d skipped\n", which, pkg, r.passed, len(r.skipped))
 		return c, nil
+	}
+}
+
+// sayWhere says twice a minute where a check is, of which it is told, until now is closed.
+func sayWhere(now <-chan string) {
+	start := time.Now()
+	tick := time.NewTicker(30 * time.Second)
+	defer tick.Stop()
+	where := "compiling the tests"
+	for {
+		select {
+		case got, ok := <-now:
+			if !ok {
+				return
+			}
+			where = got
+		case <-tick.C:
+			fmt.Fprintf(os.Stderr, "el: after %v: %s\n", time.Since(start).Round(time.Second), where)
+		}
 	}
 }
 
