@@ -283,7 +283,7 @@ func TestReadTests(t *testing.T) {
 		return `{"Time":"2026-11-28T09:00:00Z","Action":"` + action + `","Package":"p","Test":"` + test + `","Elapsed":1}` + "\n"
 	}
 	skip := func(test, why string) string {
-		return `{"Action":"output","Package":"p","Test":"` + test + `","Output":"    x_test.go:7: ` + why + `\n    y_test.go:8: cleaned up\n"}` + "\n" + event("skip", test)
+		return `{"Action":"output","Package":"p","Test":"` + test + `","Output":"    run.go:292: \n        x_test.go:7: ` + why + `\n    y_test.go:8: cleaned up\n"}` + "\n" + event("skip", test)
 	}
 	for name, tt := range map[string]struct {
 		out    string

@@ -414,10 +414,10 @@ func (r *results) cell(version string, err error) cell {
 	return ok
 }
 
-var skipLine = regexp.MustCompile(`(?m)^ *\w+\.go:\d+: (.*)$`)
+var skipLine = regexp.MustCompile(`(?m)^ *\w+\.go:\d+: (.+)$`)
 
-// reason returns why a test was skipped: the first line that it logged. Others may be of
-// what it cleaned up.
+// reason returns why a test was skipped: the first line that it logged, below one of the
+// machine's without a text. Others may be of what it cleaned up.
 func (r *results) reason(test string) string {
 	line := skipLine.FindStringSubmatch(r.logs[test].String())
 	if line == nil {
