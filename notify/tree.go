@@ -41,10 +41,9 @@ type Change struct {
 //
 // As long as it is open, the file system does not end when it is unmounted, although
 // umount(2) succeeds; where hundreds of file systems are mounted, umount(2) fails while it is
-// opened, and on a kernel older than 5.2 as long as it is open. So open it, look
-// up what there is to look up, and close it. Its methods can wait for as long as the cluster's
-// server is away, and cannot be interrupted. They are safe for concurrent use, one at a
-// time.
+// opened, and on a kernel older than 5.2 as long as it is open. So open it, look up what there
+// is to look up, and close it. Its methods can wait for as long as the cluster's server is
+// away, and cannot be interrupted. They are safe for concurrent use, one at a time.
 type Tree struct {
 	mu  sync.Mutex // guards what follows
 	fd  int        // -1 once closed
