@@ -297,7 +297,7 @@ func TestReadTests(t *testing.T) {
 		"alone":     {event("pass", "T/v/A") + event("fail", "T/v") + event("fail", "T"), errors.New("exit status 1"), 1, failed("FAIL", "T/v")},
 		"no end":    {event("run", "T") + event("pass", "T/v/A"), errors.New("killed"), 1, failed("FAIL", "killed")},
 		"none":      {"", nil, 0, failed("FAIL", "no test ran")},
-		"skipped":   {skip("T", "needs root"), nil, 0, skipped("T: needs root")},
+		"skipped":   {skip("T", "skipped: needs root"), nil, 0, skipped("T: needs root")},
 		"silent":    {event("skip", "T"), nil, 0, skipped("T: it does not say why")},
 		"no events": {"# p\nsyntax error\n", errors.New("exit status 1"), 0, failed("FAIL", "exit status 1")},
 	} {

@@ -423,7 +423,7 @@ func (r *results) reason(test string) string {
 	if line == nil {
 		return "it does not say why"
 	}
-	return line[1]
+	return strings.TrimPrefix(line[1], "skipped: ")
 }
 
 // dkms installs the packages by dnf and has dkms build them for the kernel.
