@@ -118,7 +118,7 @@ func openMounted(point string, all []mountinfo.Mount) (fd int, err error) {
 	if err != unix.ENOSYS { // before Linux 5.2
 		return fd, err
 	}
-	if len(all) <= mostCopied {
+	if len(all) <= mostCopied && point != "/" {
 		fd, err = openInCopy(point)
 		if err != unix.EINVAL {
 			return fd, err

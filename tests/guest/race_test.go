@@ -701,20 +701,21 @@ func drainInherited(number string) (int, error) {
 // pollOp is IOCB_CMD_POLL, of Linux 4.19.
 const pollOp = 5
 
-// hasAIOPoll tells whether the kernel has it.
+// hasAIOPoll tells whether the kernel has it. Any other error than that it has not is
+// aioPoll's to report.
 var hasAIOPoll = sync.OnceValue(func() bool {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return false
+		return true
 	}
 	defer r.Close()
 	defer w.Close()
 	io, err := newAIO()
 	if err != nil {
-		return false
+		return true
 	}
 	defer io.close()
-	return io.submit(&iocb{opcode: pollOp, fd: uint32(r.Fd()), buf: unix.POLLIN}) == nil
+	return !errors.Is(io.submit(&iocb{opcode: pollOp, fd: uint32(r.Fd()), buf: unix.POLLIN}), unix.EINVAL)
 })
 
 // aioPoll has an asynchronous poll pending while the descriptor, or its context, ends.

@@ -317,6 +317,7 @@ func TestTrouble(t *testing.T) {
 		{"[    1.0] rcu: INFO: rcu_sched self-detected stall on CPU", true},
 		{"[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!", true},
 		{"[    1.0] VFS: Busy inodes after unmount of vdb. Self-destruct in 5 seconds.", true},
+		{"[    0.0] WARNING: WARNING: Bad or missing .orc_unwind table.  Disabling unwinder.", false},
 		{"[    1.0] AMD-Vi: AMD IOMMUv2 functionality not available on this system - This is not a bug.", false},
 		{"[    1.0] scoutfs: loading out-of-tree module taints kernel.", false},
 		{"[    1.0] debug: unmapping init [mem 0xffffffff82e00000-0xffffffff8309cfff]", false},
